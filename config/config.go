@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config turns backends.yaml into a Config: strict decoding, defaults,
+// validation with line and column, and the reverse (Dump). It is pure: it
+// binds, opens and resolves nothing, and imports nothing else of this module.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a whole, valid backends.yaml with every default filled in.
+type Config struct {
+	File         string     // as given by the user
+	AccessLog    *AccessLog // nil: no access log
+	Stats        Stats
+	Log          Log
+	DrainTimeout time.Duration
+	EventLoops   int     // 0: one for each CPU the process may run on
+	Pools        []*Pool // in file order; pools written inline in a listener come after, named as the listener
+	Listeners    []*Listener
+}
+
+// Position is a place in the file, both counted from 1.
+type Position struct{ Line, Column int }
+
+// AccessLog says where session lines go and how they look.
+type AccessLog struct {
+	Path   string // "-" is stdout
+	Format string // "proxy", "json" or a template of nginx $variables
+	Pos    Position
+}
+
+// Stats is where the statistics endpoint listens.
+type Stats struct {
+	Off      bool
+	Address  Address // meaningful unless Off
+	Explicit bool    // written in the file, so a failed bind is fatal
+	Pos      Position
+}
+
+// Log configures sluice's own log.
+type Log struct{ Level string } // trace, debug, info, warn, error
+
+// Address is something to listen on or to connect to.
+// Exactly one of Path, Name and Addr is set.
+type Address struct {
+	Addr netip.Addr // a literal address, unmapped; unspecified with Any for ":port" and "[::]:port"
+	Any  bool       // the wildcard of both families (":p", "[::]:p")
+	Name string     // a host name to resolve (backends only)
+	Port uint16
+	Path string // a unix socket
+}
+
+// Balance names a pool's rule.
+type Balance string
+
+// The balancing rules.
+const (
+	RoundRobin Balance = "round_robin"
+	LeastConn  Balance = "least_conn"
+	RandomTwo  Balance = "random_two"
+	Hash       Balance = "hash"
+)
+
+// State is what the file says of a backend.
+type State string
+
+// The states a file can give a backend.
+const (
+	Up    State = "up"
+	Drain State = "drain"
+	Down  State = "down"
+)
+
+// Pool is a named group of backends with one balancing rule.
+type Pool struct {
+	Name          string
+	Balance       Balance
+	TryEjected    bool // all_ejected: try
+	CloseOnRemove bool // on_remove: close
+	Backends      []Backend
+	Pos           Position
+}
+
+// Backend is one server address in a pool.
+type Backend struct {
+	Address     Address
+	Weight      int
+	MaxFails    int
+	FailTimeout time.Duration
+	MaxConns    int // 0: no limit
+	Backup      bool
+	State       State
+	Pos         Position
+}
+
+// Datapath is the highest rung a listener's sessions may use.
+type Datapath string
+
+// The rungs.
+const (
+	Auto   Datapath = "auto"
+	NAT    Datapath = "nat"
+	Splice Datapath = "splice"
+	Relay  Datapath = "relay"
+)
+
+// ProxyHeader is what is sent to a backend before the client's bytes.
+type ProxyHeader string
+
+// PROXY protocol headers.
+const (
+	ProxyOff ProxyHeader = "off"
+	ProxyV1  ProxyHeader = "v1"
+	ProxyV2  ProxyHeader = "v2"
+)
+
+// Listener is one front, on one address or more.
+type Listener struct {
+	Name           string
+	Listen         []Address
+	ListenPos      []Position // one for each of Listen
+	Pool           string     // always set: an inline pool has the listener's name
+	Datapath       Datapath
+	ConnectTimeout time.Duration
+	IdleTimeout    time.Duration // 0: none
+	Tries          int           // 0: as many as there are backends
+	TryTimeout     time.Duration // 0: no limit
+	ProxyAccept    bool
+	ProxySend      ProxyHeader
+	Allow, Deny    []netip.Prefix
+	MaxConns       int
+	MaxConnsPerIP  int
+	Keepalive      time.Duration // 0: off
+	Backlog        int
+	AccessLog      bool
+	Pos            Position
+}
