@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pool
+
+import (
+	"time"
+
+	"sluice/config"
+)
+
+// Pick gives the session its next backend, counts it active there and
+// remembers it as tried. nil: there is nobody to try. Each backend that it
+// returns is given back by exactly one Failed or Release.
+func (p *Pool) Pick(s *State, now time.Time) *Backend {
+	p.mu.Lock()
+	b := p.pick(s, now)
+	p.mu.Unlock()
+	if b == nil {
+		p.tell([]Event{{Kind: NoLive, Pool: p.name}})
+	}
+	return b
+}
+
+// Redeem is Pick with a proposal: id was handed out by the dispatch program,
+// so the order has counted it. It is used if the backend is eligible now; else
+// the next pick is.
+func (p *Pool) Redeem(s *State, id uint32, now time.Time) *Backend {
+	p.mu.Lock()
+	var b *Backend
+	if proposed := p.byID[id]; proposed != nil {
+		sec := p.seconds(now)
+		p.markTried(s)
+		if proposed.eligible(sec) {
+			b = p.use(s, proposed, sec)
+		}
+	}
+	if b == nil {
+		b = p.pick(s, now)
+	}
+	p.mu.Unlock()
+	if b == nil {
+		p.tell([]Event{{Kind: NoLive, Pool: p.name}})
+	}
+	return b
+}
+
+// pick tries the lists in the order of last resorts.
+func (p *Pool) pick(s *State, now time.Time) *Backend {
+	sec := p.seconds(now)
+	retry := p.markTried(s)
+	if b := p.fromWindow(retry, now); b != nil {
+		return p.use(s, b, sec)
+	}
+	b := p.next(&p.primary, s, sec)
+	if b == nil {
+		b = p.next(&p.backup, s, sec)
+	}
+	if b == nil && p.opts.TryEjected {
+		b = lastResort(&p.primary)
+		if b == nil {
+			b = lastResort(&p.backup)
+		}
+		if b != nil {
+			b.trial = b.struck()
+		}
+	}
+	if b == nil {
+		return nil
+	}
+	return p.use(s, b, sec)
+}
+
+// use gives b to the session. From the end of fail_timeout on, the first pick
+// moves checked, so that only this one session probes an ejected backend.
+func (p *Pool) use(s *State, b *Backend, sec int64) *Backend {
+	if sec-b.checked > b.failTimeout {
+		b.checked = sec
+	}
+	b.conns++
+	s.add(b)
+	return b
+}
+
+func (p *Pool) next(l *list, s *State, sec int64) *Backend {
+	switch {
+	case len(l.all) == 0:
+		return nil
+	case p.single:
+		// nginx leaves the weights of a lone backend alone.
+		if b := l.all[0]; b.eligible(sec) {
+			return b
+		}
+		return nil
+	}
+	switch p.opts.Balance {
+	case config.LeastConn:
+		return leastConn(l, sec)
+	case config.RandomTwo:
+		return p.randomTwo(l, sec)
+	case config.Hash:
+		return l.hashed(s.Key, sec)
+	}
+	return roundRobin(l, sec)
+}
+
+// lastResort is round robin, by weight, among those that are not eligible only
+// because they are ejected or failing. It has weights of its own: failures
+// bring the effective weights to 0, and by those the first in the file would
+// be tried first by every session.
+func lastResort(l *list) *Backend {
+	var best *Backend
+	var total int64
+	for _, b := range l.all {
+		if !b.possible() {
+			continue
+		}
+		b.lastWeight += b.weight
+		total += b.weight
+		if best == nil || b.lastWeight > best.lastWeight {
+			best = b
+		}
+	}
+	if best != nil {
+		best.lastWeight -= total
+	}
+	return best
+}
