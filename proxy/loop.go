@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// chunk is how much one read takes. A session that can't pass it on keeps
+	// at most this much a direction in memory of ours.
+	chunk = 128 << 10
+	// burst is how many reads in a row a direction gets before others have a turn.
+	burst = 4
+	// spareBuffers is how many buffers for held-back bytes a loop keeps for reuse.
+	spareBuffers = 16
+	// eventBatch is how many events one epoll_wait fetches.
+	eventBatch = 256
+)
+
+// handler is what lies behind a registered descriptor.
+type handler interface {
+	// ready is told the epoll events that came for the descriptor.
+	ready(l *loop, events uint32)
+}
+
+// slot is one registration. The generation tells an event that was fetched
+// before its descriptor was closed from one of the descriptor's successor.
+type slot struct {
+	h   handler
+	gen int32
+}
+
+// loop is one event loop: a goroutine, an epoll instance, and the sessions
+// that were accepted on it. All of a session happens on its loop, so that
+// nothing in a session is locked.
+type loop struct {
+	e      *Engine
+	id     int
+	epfd   int
+	wakefd int32
+
+	slots []slot
+	free  []int32
+	gen   int32
+
+	now    int64 // monotonic, ns, taken after each wait
+	timers timerHeap
+	hot    []*session // directions that used up their burst
+	spare  [][]byte
+	buf    []byte
+
+	sessions sessionList
+	spliced  int // sessions in the map
+	sweepAt  int64
+
+	waiting []*acceptor // stopped for want of descriptors
+
+	mu     sync.Mutex
+	posted []func()
+	awake  atomic.Bool // a wake-up is already under way
+	quit   bool
+	done   chan struct{}
+}
+
+func newLoop(e *Engine, id int) (*loop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		unix.Close(epfd)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	l := &loop{e: e, id: id, epfd: epfd, wakefd: int32(wake), buf: make([]byte, chunk), done: make(chan struct{})}
+	l.now = e.clock()
+	if _, err := l.register(l.wakefd, unix.EPOLLIN, wakeHandler{}); err != nil {
+		unix.Close(wake)
+		unix.Close(epfd)
+		return nil, err
+	}
+	return l, nil
+}
+
+// register adds fd to the loop and returns its handle.
+func (l *loop) register(fd int32, events uint32, h handler) (int32, error) {
+	var i int32
+	if n := len(l.free); n > 0 {
+		i = l.free[n-1]
+		l.free = l.free[:n-1]
+	} else {
+		i = int32(len(l.slots))
+		l.slots = append(l.slots, slot{})
+	}
+	l.gen++
+	l.slots[i] = slot{h: h, gen: l.gen}
+	ev := unix.EpollEvent{Events: events, Fd: i, Pad: l.gen}
+	if e := rawEpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); e != 0 {
+		l.slots[i] = slot{}
+		l.free = append(l.free, i)
+		return -1, fmt.Errorf("epoll_ctl: %w", e)
+	}
+	return i, nil
+}
+
+// modify changes what handle i waits for; with EPOLLET it reports anew what
+// is ready already.
+func (l *loop) modify(fd, i int32, events uint32) {
+	ev := unix.EpollEvent{Events: events, Fd: i, Pad: l.slots[i].gen}
+	rawEpollCtl(l.epfd, unix.EPOLL_CTL_MOD, fd, &ev)
+}
+
+// forget gives a handle back. The descriptor itself leaves the epoll instance
+// by being closed, or by deregister.
+func (l *loop) forget(i int32) {
+	l.slots[i] = slot{}
+	l.free = append(l.free, i)
+}
+
+func (l *loop) deregister(fd, i int32) {
+	rawEpollCtl(l.epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
+	l.forget(i)
+}
+
+// post runs f on the loop soon. Safe from any goroutine, also the loop's own.
+func (l *loop) post(f func()) {
+	l.mu.Lock()
+	l.posted = append(l.posted, f)
+	l.mu.Unlock()
+	if !l.awake.Swap(true) {
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		unix.Write(int(l.wakefd), one[:])
+	}
+}
+
+// call runs f on the loop and waits for it; false if the loop has ended.
+// Not to be called from a loop.
+func (l *loop) call(f func()) bool {
+	ran := make(chan struct{})
+	l.post(func() { f(); close(ran) })
+	select {
+	case <-ran:
+		return true
+	case <-l.done:
+		return false
+	}
+}
+
+type wakeHandler struct{}
+
+func (wakeHandler) ready(l *loop, _ uint32) {
+	var b [8]byte
+	rawRead(l.wakefd, b[:])
+	l.awake.Store(false)
+	l.mu.Lock()
+	todo := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+}
+
+func rawRead(fd int32, b []byte) {
+	unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+}
+
+// run serves until quit is set by a posted function.
+func (l *loop) run() {
+	defer close(l.done)
+	events := make([]unix.EpollEvent, eventBatch)
+	for !l.quit {
+		n, err := unix.EpollWait(l.epfd, events, l.timeout())
+		l.now = l.e.clock()
+		if err != nil && err != unix.EINTR {
+			// Only a bug makes epoll_wait fail; going round without rest
+			// would hide it behind a busy core.
+			l.e.log.Error().Err(err).Msg("epoll_wait failed")
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		for i := range events[:max(n, 0)] {
+			ev := &events[i]
+			if s := l.slots[ev.Fd]; s.h != nil && s.gen == ev.Pad {
+				s.h.ready(l, ev.Events)
+			}
+		}
+		l.runHot()
+		l.expire()
+	}
+	l.shut()
+}
+
+// timeout is how long epoll_wait may sleep, in ms; -1 without end.
+func (l *loop) timeout() int {
+	if len(l.hot) > 0 {
+		return 0
+	}
+	at := int64(0)
+	if len(l.timers) > 0 {
+		at = l.timers[0].key
+	}
+	if l.spliced > 0 && (at == 0 || l.sweepAt < at) {
+		at = l.sweepAt
+	}
+	if at == 0 {
+		return -1
+	}
+	d := at - l.e.clock()
+	if d <= 0 {
+		return 0
+	}
+	return int((d + int64(time.Millisecond) - 1) / int64(time.Millisecond))
+}
+
+func (l *loop) runHot() {
+	if len(l.hot) == 0 {
+		return
+	}
+	hot := l.hot
+	l.hot = nil
+	for _, s := range hot {
+		s.hot = false
+		if s.state == stateRelay {
+			s.pumpBoth()
+		}
+	}
+}
+
+// expire handles the timers that are due and the once-a-second sweep.
+func (l *loop) expire() {
+	for len(l.timers) > 0 && l.timers[0].key <= l.now {
+		s := l.timers[0].s
+		if s.deadline == 0 {
+			l.timers.remove(s)
+			continue
+		}
+		if s.deadline > l.now {
+			l.timers.moveTo(s, s.deadline)
+			continue
+		}
+		l.timers.remove(s)
+		s.deadline = 0
+		s.expired()
+	}
+	if l.spliced > 0 && l.sweepAt <= l.now {
+		l.sweepAt = l.now + int64(time.Second)
+		l.sweep()
+	}
+}
+
+func (l *loop) getBuffer() []byte {
+	if n := len(l.spare); n > 0 {
+		b := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		return b
+	}
+	return make([]byte, chunk)
+}
+
+func (l *loop) putBuffer(b []byte) {
+	if len(l.spare) < spareBuffers {
+		l.spare = append(l.spare, b[:cap(b)])
+	}
+}
+
+// shut closes what the loop itself holds; its sessions are gone by then.
+func (l *loop) shut() {
+	unix.Close(int(l.wakefd))
+	unix.Close(l.epfd)
+}

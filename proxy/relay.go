@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"golang.org/x/sys/unix"
+
+	"sluice/stats"
+)
+
+// pumpBoth moves what can be moved, each way, and acts on what it finds.
+func (s *session) pumpBoth() {
+	s.pump(&s.cli, &s.up)
+	if s.state == stateRelay {
+		s.pump(&s.up, &s.cli)
+	}
+	// A write that met a dead socket leaves what that socket had still to
+	// say: it has been read by now, or is being read.
+	if s.state == stateRelay && (s.cli.broken || s.up.broken) {
+		s.lost()
+	}
+	if s.state == stateRelay {
+		s.considerMap()
+	}
+}
+
+// pump moves bytes from src to dst until src has none, dst takes no more, or
+// the burst is used up.
+func (s *session) pump(src, dst *end) {
+	if dst.held != nil && !dst.full && !s.flushHeld(dst) {
+		return
+	}
+	buf := s.loop.buf
+	for n := 0; src.readable && !src.eof && !src.broken && dst.held == nil; n++ {
+		if n == burst {
+			s.makeHot()
+			return
+		}
+		got, errno := rawRecv(src.fd, buf, 0)
+		switch {
+		case got > 0:
+			s.gotBytes(src, got)
+			if !s.give(dst, buf[:got]) {
+				return
+			}
+			if got < len(buf) && !src.rdhup {
+				src.readable = false
+			}
+		case got == 0:
+			src.eof = true
+			src.readable = false
+		case errno == unix.EAGAIN:
+			src.readable = false
+		case errno == unix.EINTR:
+		default:
+			src.broken = true
+		}
+	}
+	if src.eof && dst.held == nil && !dst.finished && !dst.broken {
+		s.passFIN(src, dst)
+	}
+}
+
+func (s *session) gotBytes(src *end, n int) {
+	if src == &s.up && src.in == 0 {
+		s.first = s.loop.now
+	}
+	src.in += uint64(n)
+	s.turns++
+	s.mean += uint32(n)/8 - s.mean/8
+	s.touch()
+}
+
+// give writes b to dst and keeps what it doesn't take. False: dst is lost.
+func (s *session) give(dst *end, b []byte) bool {
+	if dst.broken {
+		return true // counted as received, and gone, as with any proxy
+	}
+	if !dst.eager && dst.out > 0 {
+		// Nagle matters from the second write on: a first one has nothing in
+		// flight to wait for. A session of one request saves the call.
+		dst.eager = true
+		rawSetInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	n, errno := rawSend(dst.fd, b)
+	if n < 0 {
+		switch errno {
+		case unix.EAGAIN, unix.EINTR:
+			n = 0
+		case unix.ENOBUFS, unix.ENOMEM:
+			n = 0
+		default:
+			dst.broken = true
+			// What it still has to say comes first.
+			dst.readable = true
+			dst.rdhup = true
+			return false
+		}
+	}
+	dst.out += uint64(n)
+	if n < len(b) {
+		dst.full = true
+		dst.buf = s.loop.getBuffer()
+		dst.held = dst.buf[:copy(dst.buf, b[n:])]
+	}
+	return true
+}
+
+// flushHeld writes what was kept for dst; false while some is left.
+func (s *session) flushHeld(dst *end) bool {
+	n, errno := rawSend(dst.fd, dst.held)
+	if n < 0 {
+		switch errno {
+		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM:
+			dst.full = true
+			return false
+		}
+		dst.broken = true
+		dst.readable = true
+		dst.rdhup = true
+		s.dropHeld(dst)
+		return false
+	}
+	if n > 0 {
+		s.touch()
+	}
+	dst.out += uint64(n)
+	dst.held = dst.held[n:]
+	if len(dst.held) > 0 {
+		dst.full = true
+		return false
+	}
+	s.dropHeld(dst)
+	return true
+}
+
+func (s *session) dropHeld(dst *end) {
+	if dst.buf != nil {
+		s.loop.putBuffer(dst.buf)
+		dst.held, dst.buf = nil, nil
+	}
+}
+
+// passFIN sends our FIN to dst: src has sent its own, and every byte before
+// it has been given to dst. With both sides done the session is over.
+func (s *session) passFIN(src, dst *end) {
+	dst.finished = true
+	if s.reason == "" {
+		s.reason = stats.ClientClosed
+		if src == &s.up {
+			s.reason = stats.BackendClosed
+		}
+	}
+	if dst.eof {
+		s.finish(200, s.reason)
+		return
+	}
+	if e := rawShutdownWrite(dst.fd); e != 0 {
+		dst.broken = true
+		dst.readable = true
+		dst.rdhup = true
+	}
+}
+
+// lost ends a session of which one connection broke: the other is reset, once
+// what the broken one had still sent has been passed on as far as it goes.
+func (s *session) lost() {
+	for _, e := range s.ends() {
+		if !e.broken {
+			continue
+		}
+		o := e.other()
+		if !o.broken && !e.eof && e.readable {
+			// Found by writing: read the rest first.
+			e.broken = false
+			s.pump(e, o)
+			if s.state != stateRelay {
+				return
+			}
+			e.broken = true
+		}
+		reason := stats.ClientReset
+		if e == &s.up {
+			reason = stats.BackendReset
+		}
+		s.endLost(reason)
+		return
+	}
+}
+
+func (s *session) endLost(reason stats.EndReason) {
+	for _, e := range s.ends() {
+		if e.fd >= 0 {
+			lingerReset(e.fd)
+		}
+	}
+	s.finish(200, reason)
+}
+
+// makeHot has the session's pump go on after others had their turn.
+func (s *session) makeHot() {
+	if !s.hot {
+		s.hot = true
+		s.loop.hot = append(s.loop.hot, s)
+	}
+}
+
+// cut resets both sides at once.
+func (s *session) cut(reason stats.EndReason) {
+	for _, e := range s.ends() {
+		if e.fd >= 0 {
+			lingerReset(e.fd)
+		}
+	}
+	s.finish(200, reason)
+}
+
+func (l *loop) resetAll(reason stats.EndReason) {
+	l.sessions.each(func(s *session) { s.cut(reason) })
+}

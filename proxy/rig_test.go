@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/loader"
+	"sluice/pool"
+	"sluice/stats"
+)
+
+// rig is an engine with one front, one pool, and what it recorded.
+type rig struct {
+	t        testing.TB
+	engine   *Engine
+	front    *Front
+	pool     *pool.Pool
+	settings *Settings
+
+	mu      sync.Mutex
+	records []stats.Session
+}
+
+// datapaths runs f once a datapath that this machine can do; where the map
+// can't be had, the reason is part of the test's output and must be a typed one.
+func datapaths(t *testing.T, f func(t *testing.T, path string)) {
+	for _, path := range []string{"relay", "splice"} {
+		t.Run(path, func(t *testing.T) {
+			if path == "splice" {
+				s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 16})
+				if err != nil {
+					if !errors.Is(err, loader.ErrNotPermitted) && !errors.Is(err, loader.ErrKernel) {
+						t.Fatalf("no splice, and not for a known reason: %v", err)
+					}
+					t.Skipf("splice: %v", err)
+				}
+				s.Close()
+			}
+			f(t, path)
+		})
+	}
+}
+
+func defaults() *config.Listener {
+	return &config.Listener{
+		Name: "front", Pool: "pool", Datapath: config.Auto, ConnectTimeout: 60 * time.Second,
+		IdleTimeout: 10 * time.Minute, ProxySend: config.ProxyOff, Backlog: 4096, AccessLog: true,
+	}
+}
+
+func newRig(t testing.TB, path string, backends []string, change func(*config.Listener)) *rig {
+	t.Helper()
+	r := &rig{t: t}
+	o := Options{Loops: 2, Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Record: func(s *stats.Session, _ bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		c := *s
+		c.Attempts = append([]stats.Attempt(nil), s.Attempts...)
+		r.records = append(r.records, c)
+	}}
+	if path == "splice" {
+		s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 1024})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Splice = s
+		t.Cleanup(func() { s.Close() })
+	}
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.engine = e
+	t.Cleanup(func() { e.Close() })
+	r.pool = pool.New("pool", nil, nil)
+	r.pool.Apply(pool.Options{Balance: config.RoundRobin}, specs(backends), time.Now())
+	c := defaults()
+	if change != nil {
+		change(c)
+	}
+	r.settings = &Settings{Config: c, Pool: r.pool, Counters: stats.NewListener(c.Name), SpliceAllowed: path == "splice", TCPInfo: true, Limits: NewLimits()}
+	r.front, err = e.Bind(config.Address{Addr: netip.MustParseAddr("127.0.0.1")}, 4096, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.front.Serve(r.settings)
+	t.Cleanup(func() {
+		r.front.Close()
+		<-r.front.Done()
+	})
+	return r
+}
+
+func specs(addrs []string) []pool.Spec {
+	var out []pool.Spec
+	for _, a := range addrs {
+		s := pool.Spec{Weight: 1, MaxFails: 1, FailTimeout: 10 * time.Second, State: config.Up}
+		if len(a) > 5 && a[:5] == "unix:" {
+			s.Addr.Unix = a[5:]
+		} else {
+			s.Addr.AddrPort = netip.MustParseAddrPort(a)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (r *rig) dial() *net.TCPConn {
+	r.t.Helper()
+	c, err := net.Dial("tcp", r.front.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// ended waits for n records.
+func (r *rig) ended(n int) []stats.Session {
+	r.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		r.mu.Lock()
+		got := append([]stats.Session(nil), r.records...)
+		r.mu.Unlock()
+		if len(got) >= n {
+			return got
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%d records, want %d", len(got), n)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// serve runs a backend that gives each connection to h.
+func serve(t testing.TB, h func(net.Conn)) string {
+	t.Helper()
+	return serveOn(t, "tcp", "127.0.0.1:0", h)
+}
+
+func serveOn(t testing.TB, network, addr string, h func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				h(c)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	if network == "unix" {
+		return "unix:" + addr
+	}
+	return l.Addr().String()
+}
+
+func echo(c net.Conn) { io.Copy(struct{ io.Writer }{c}, c) }
+
+// refusing is an address that nobody listens on.
+func refusing(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// warm exchanges small messages until the session may have entered the map.
+func warm(t testing.TB, c net.Conn) {
+	t.Helper()
+	b := make([]byte, 8)
+	for range 40 {
+		if _, err := c.Write([]byte("12345678")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func isReset(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) == false && err != nil && !errors.Is(err, io.EOF)
+}

@@ -1,0 +1,525 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/loader"
+	"sluice/stats"
+)
+
+const (
+	// mapTurns is how many reads a session must have had before it can enter
+	// the map: adding and removing a pair costs about twenty system calls,
+	// and each message that the kernel moves saves three and a wake-up.
+	mapTurns = 16
+	// mapMean is the mean read above which a session is bulk, and stays with
+	// relay, which moves bulk faster (docs/performance.md).
+	mapMean = 4 << 10
+	// quietBytes in a second is when a direction that userspace took over goes
+	// back to the kernel.
+	quietBytes = 64 << 10
+
+	spliceEvents = unix.EPOLLRDHUP | uint32(unix.EPOLLET&0xffffffff)
+	passEvents   = spliceEvents | unix.EPOLLIN
+	outEvents    = unix.EPOLLOUT
+
+	minBackoff = int64(time.Millisecond)
+	maxBackoff = int64(10 * time.Millisecond)
+	// stuckBackoff is for a reader that has taken nothing since the last look.
+	stuckBackoff = int64(250 * time.Millisecond)
+)
+
+// kernelPart is what a session has besides while it is in the map. Index 0 is
+// the direction from the client, 1 the one from the backend.
+type kernelPart struct {
+	flow    uint32
+	in      bool // in the map now
+	half    [2]*loader.Half
+	dir     [2]passing
+	spliced uint64 // bytes the kernel moved, once the session has left the map
+	backoff int64
+}
+
+// passing is one direction's state in userspace.
+type passing struct {
+	inAt    uint64 // source's bytes read before the map
+	outAt   uint64 // target's bytes written before the map
+	base    uint64 // target's acknowledged plus queued bytes at that time
+	read    uint64 // passed bytes that have been read
+	seen    uint64 // passed bytes at the last sweep
+	written uint64 // target's progress at the last look
+	armed   bool   // we wait for EPOLLIN of the source
+	clear   bool   // every byte before the passed ones is in the target's socket
+	fin     bool   // the source's FIN has arrived
+}
+
+// Splice is the loader's view of the sockmap program.
+type Splice = *loader.Splice
+
+// considerMap puts the session into the map if that pays.
+func (s *session) considerMap() {
+	if s.noMap || s.turns < mapTurns || s.mean > mapMean || !s.set.SpliceAllowed {
+		return
+	}
+	e := s.loop.e
+	c, u := &s.cli, &s.up
+	if e.splice == nil || c.handle < 0 || c.held != nil || u.held != nil || c.readable || u.readable ||
+		c.eof || u.eof || c.broken || u.broken || c.rdhup || u.rdhup {
+		return
+	}
+	if !s.client.IsValid() && !s.peer.IsValid() || s.backend.Addr.Unix != "" {
+		s.noMap = true // unix sockets don't enter a map
+		return
+	}
+	s.enterMap()
+}
+
+// enterMap does what the kernel needs, in the order it needs it (docs/splice.md).
+func (s *session) enterMap() {
+	l, e := s.loop, s.loop.e
+	s.noMap = true
+	flow, ok := e.splice.Reserve()
+	if !ok {
+		s.set.Counters.Fallback("map_full")
+		return
+	}
+	k := &kernelPart{flow: flow}
+	for i, x := range s.ends() {
+		w, ok := entered(x.other().fd)
+		if !ok {
+			e.splice.Free(flow)
+			return
+		}
+		k.half[i] = e.splice.Half(2*flow + uint32(i))
+		k.dir[i] = passing{inAt: x.in, outAt: x.other().out, base: w}
+		if !x.eager {
+			x.eager = true
+			rawSetInt(x.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		}
+	}
+	s.kern = k
+	e.flows[flow].Store(s)
+	l.modify(s.cli.fd, s.cli.handle, spliceEvents)
+	l.modify(s.up.fd, s.up.handle, spliceEvents)
+	s.state = stateSplice
+	s.deadline = 0
+	k.in = true
+	if err := e.splice.Add(flow, int(s.cli.fd), int(s.up.fd)); err != nil {
+		s.refusedByMap(err)
+		return
+	}
+	if l.spliced == 0 {
+		l.sweepAt = l.now + int64(time.Second)
+	}
+	l.spliced++
+}
+
+// refusedByMap goes back to relay. A half-closed client (EOPNOTSUPP) is no
+// error; anything that may have touched a byte ends the session.
+func (s *session) refusedByMap(err error) {
+	l, e := s.loop, s.loop.e
+	k := s.kern
+	touched := errors.Is(err, loader.ErrTouched)
+	k.in = false
+	s.kern = nil
+	e.flows[k.flow].Store(nil)
+	e.splice.Free(k.flow)
+	s.state = stateRelay
+	if touched {
+		s.set.Counters.Fallback("map_error")
+		s.cut(stats.Internal)
+		return
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		s.set.Counters.Fallback("half_closed")
+	} else {
+		s.set.Counters.Fallback("map_error")
+		e.log.Debug().Err(err).Str("listener", s.set.Config.Name).Msg("a session could not enter the map")
+	}
+	if s.set.Config.IdleTimeout > 0 {
+		l.timers.set(s, l.now+int64(s.set.Config.IdleTimeout))
+	}
+	l.modify(s.cli.fd, s.cli.handle, relayEvents)
+	l.modify(s.up.fd, s.up.handle, relayEvents)
+	s.cli.readable, s.up.readable = true, true
+	s.makeHot()
+}
+
+// entered is how many bytes have entered the socket's send queue since its
+// connection began, give or take a constant: acknowledged ones first, so that
+// what is acknowledged in between is never counted twice.
+func entered(fd int32) (uint64, bool) {
+	var ti unix.TCPInfo
+	if !tcpInfo(fd, &ti) {
+		return 0, false
+	}
+	return ti.Bytes_acked + outq(fd), true
+}
+
+// drained says whether every byte of direction i up to now, redirected or
+// written by us, has entered the target's socket.
+func (s *session) drained(i int) bool {
+	k, d := s.kern, &s.kern.dir[i]
+	dst := s.ends()[1-i]
+	w, ok := entered(dst.fd)
+	if !ok {
+		return false
+	}
+	w -= d.base
+	if w != d.written {
+		d.written = w
+		k.backoff = min(k.backoff, maxBackoff)
+	}
+	return w >= k.half[i].Redirected()+(dst.out-d.outAt)
+}
+
+// announcements is the ring buffer by which the program says that it began to
+// pass bytes to userspace.
+type announcements struct{ e *Engine }
+
+func (a announcements) ready(l *loop, _ uint32) {
+	a.e.splice.Drain(func(index uint32) {
+		flow := index / 2
+		if int(flow) >= len(a.e.flows) {
+			return
+		}
+		s := a.e.flows[flow].Load()
+		switch {
+		case s == nil:
+		case s.loop == l:
+			s.announced(flow, int(index%2))
+		default:
+			s.loop.post(func() { s.announced(flow, int(index%2)) })
+		}
+	})
+}
+
+func (s *session) announced(flow uint32, i int) {
+	if s.state == stateSplice && s.kern.flow == flow {
+		s.takeOver(i)
+	}
+}
+
+// takeOver has userspace move direction i for a while. The program runs
+// before the bytes it passes are queued: so EPOLLIN is armed, not just read.
+func (s *session) takeOver(i int) {
+	k := s.kern
+	if k.dir[i].armed {
+		return
+	}
+	k.dir[i].armed = true
+	k.half[i].SetHold(true)
+	s.rearm(i)
+}
+
+// rearm sets what the source of direction i is watched for.
+func (s *session) rearm(i int) {
+	src := s.ends()[i]
+	events := spliceEvents
+	if s.kern.dir[i].armed {
+		events = passEvents
+	}
+	if src.full || s.kern.dir[1-i].armed {
+		events |= outEvents
+	}
+	s.loop.modify(src.fd, src.handle, events)
+}
+
+// spliceReady is told what happened to a socket that is in the map.
+func (s *session) spliceReady(e *end, events uint32) {
+	i := 0
+	if e == &s.up {
+		i = 1
+	}
+	if events&unix.EPOLLERR != 0 {
+		reason := stats.ClientReset
+		if i == 1 {
+			reason = stats.BackendReset
+		}
+		s.endLost(reason)
+		return
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !e.eof {
+		s.kern.dir[i].fin = true
+	}
+	if events&unix.EPOLLIN != 0 {
+		e.readable = true
+	}
+	if events&unix.EPOLLOUT != 0 {
+		e.full = false
+	}
+	s.kern.backoff = 0
+	s.advance()
+}
+
+func (s *session) spliceExpired() { s.advance() }
+
+// advance moves on what userspace has to do with a session in the map.
+func (s *session) advance() {
+	wait := false
+	for i := range 2 {
+		if s.state != stateSplice {
+			return
+		}
+		if s.advanceOne(i) {
+			wait = true
+		}
+	}
+	if s.state != stateSplice {
+		return
+	}
+	if !wait {
+		s.deadline = 0
+		return
+	}
+	k := s.kern
+	k.backoff = min(max(2*k.backoff, minBackoff), stuckBackoff)
+	s.loop.timers.set(s, s.loop.now+k.backoff)
+}
+
+// advanceOne works on direction i; true if it must look again without an event.
+func (s *session) advanceOne(i int) (again bool) {
+	k, d := s.kern, &s.kern.dir[i]
+	src := s.ends()[i]
+	dst := src.other()
+	if src.eof || !d.armed && !d.fin {
+		return false
+	}
+	if d.fin {
+		// Runs the verdict on whatever still lies in the receive queue.
+		var b [1]byte
+		rawRecv(src.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if !d.armed && k.half[i].Passed() != k.half[i].Forwarded() {
+			s.takeOver(i)
+		}
+	}
+	if !d.clear {
+		if !s.drained(i) {
+			return true
+		}
+		d.clear = d.armed
+	}
+	if d.armed {
+		if d.fin {
+			src.readable = true
+		}
+		if !s.movePassed(i) {
+			return false
+		}
+	}
+	if d.fin {
+		return !s.passMappedFIN(i, src, dst)
+	}
+	return false
+}
+
+// movePassed relays what the program passed; false if the session has ended,
+// or the target takes no more at present (its EPOLLOUT tells).
+func (s *session) movePassed(i int) bool {
+	d := &s.kern.dir[i]
+	src := s.ends()[i]
+	dst := src.other()
+	buf := s.loop.buf
+	for n := 0; ; n++ {
+		if dst.held != nil {
+			ok := s.flushHeld(dst)
+			s.forwardedUp(i)
+			if dst.broken {
+				s.endLost(s.resetBy(dst))
+				return false
+			}
+			if !ok {
+				s.rearm(1 - i)
+				return false
+			}
+		}
+		if !src.readable {
+			return true
+		}
+		if n == 4*burst {
+			s.loop.post(func() {
+				if s.state == stateSplice {
+					s.advance()
+				}
+			})
+			return false
+		}
+		got, errno := rawRecv(src.fd, buf, 0)
+		switch {
+		case got > 0:
+			s.gotBytes(src, got)
+			d.read += uint64(got)
+			if !s.give(dst, buf[:got]) {
+				s.endLost(s.resetBy(dst))
+				return false
+			}
+			s.forwardedUp(i)
+		case got == 0, errno == unix.EAGAIN:
+			src.readable = false
+		case errno == unix.EINTR:
+		default:
+			s.endLost(s.resetBy(src))
+			return false
+		}
+	}
+}
+
+func (s *session) resetBy(e *end) stats.EndReason {
+	if e == &s.cli {
+		return stats.ClientReset
+	}
+	return stats.BackendReset
+}
+
+// forwardedUp tells the program how many of the passed bytes the target has:
+// only once all are there may it redirect again.
+func (s *session) forwardedUp(i int) {
+	d := &s.kern.dir[i]
+	dst := s.ends()[1-i]
+	s.kern.half[i].SetForwarded(d.read - uint64(len(dst.held)))
+}
+
+// passMappedFIN passes the source's FIN on, if every byte before it is in the
+// target's socket: passed bytes all forwarded, redirected and passed ones
+// together what the source received, and all of it entered the target.
+func (s *session) passMappedFIN(i int, src, dst *end) bool {
+	h, d := s.kern.half[i], &s.kern.dir[i]
+	passed := h.Passed()
+	if passed != d.read || dst.held != nil {
+		if !d.armed {
+			s.takeOver(i)
+		}
+		return false
+	}
+	var ti unix.TCPInfo
+	if !tcpInfo(src.fd, &ti) {
+		return false
+	}
+	if h.Redirected()+passed+d.inAt+1 < ti.Bytes_received {
+		return false
+	}
+	if !s.drained(i) {
+		return false
+	}
+	src.eof = true
+	dst.finished = true
+	if s.reason == "" {
+		s.reason = stats.ClientClosed
+		if i == 1 {
+			s.reason = stats.BackendClosed
+		}
+	}
+	if dst.eof {
+		s.finish(200, s.reason)
+		return true
+	}
+	if e := rawShutdownWrite(dst.fd); e != 0 {
+		s.endLost(s.resetBy(dst))
+	}
+	return true
+}
+
+// sweep looks at the sessions in the map once a second: idle ones end, a lost
+// announcement is found, a quiet direction goes back to the kernel.
+func (l *loop) sweep() {
+	l.sessions.each(func(s *session) {
+		if s.state != stateSplice {
+			return
+		}
+		if idle := int64(s.set.Config.IdleTimeout); idle > 0 && l.now-s.lastActive() >= idle {
+			s.finish(200, stats.IdleTimeout)
+			return
+		}
+		k := s.kern
+		for i := range 2 {
+			passed := k.half[i].Passed()
+			d := &k.dir[i]
+			switch {
+			case !d.armed && passed != k.half[i].Forwarded():
+				s.takeOver(i)
+			case d.armed && !d.fin && passed-d.seen < quietBytes && s.handBack(i):
+			}
+			d.seen = passed
+		}
+	})
+}
+
+// handBack lets the kernel redirect direction i again.
+func (s *session) handBack(i int) bool {
+	k, d := s.kern, &s.kern.dir[i]
+	src := s.ends()[i]
+	h := k.half[i]
+	if !d.clear || src.other().held != nil || h.Passed() != h.Forwarded() {
+		return false
+	}
+	d.armed, d.clear = false, false
+	src.readable = false
+	s.rearm(i)
+	h.SetHold(false)
+	if h.Passed() != h.Forwarded() {
+		s.takeOver(i) // it passed some more just before
+		return false
+	}
+	return true
+}
+
+// lastActive is when the last byte moved, whoever moved it.
+func (s *session) lastActive() int64 {
+	last := s.last
+	if s.kern != nil && s.kern.in {
+		last = max(last, s.kern.half[0].LastActive(), s.kern.half[1].LastActive())
+	}
+	return last
+}
+
+// kernelBytes is how many bytes from this end the kernel has moved and the
+// end's own counts don't have yet.
+func (s *session) kernelBytes(e *end) uint64 {
+	if s.kern == nil || !s.kern.in {
+		return 0
+	}
+	if e == &s.cli {
+		return s.kern.half[0].Redirected()
+	}
+	return s.kern.half[1].Redirected()
+}
+
+// leaveMap brings the kernel's counts into the session's own, and gives the
+// flow back. The sockets leave the map by being closed, which comes next.
+func (s *session) leaveMap() {
+	k := s.kern
+	if k == nil || !k.in {
+		return
+	}
+	l := s.loop
+	var redirected, sent [2]uint64
+	for i, src := range s.ends() {
+		redirected[i] = k.half[i].Redirected()
+		sent[i] = redirected[i]
+		if dst := src.other(); !dst.finished {
+			// Cut short: what has not entered the socket was never sent.
+			own := dst.out - k.dir[i].outAt
+			if w, ok := entered(dst.fd); ok {
+				sent[i] = min(sent[i], max(w-k.dir[i].base, own)-own)
+			}
+		}
+	}
+	for i, src := range s.ends() {
+		src.in += redirected[i] + (k.half[i].Passed() - k.dir[i].read)
+		src.other().out += sent[i]
+		k.spliced += sent[i]
+	}
+	if s.first == 0 && s.up.in > 0 {
+		s.first = l.now
+	}
+	k.in = false
+	l.spliced--
+	l.e.flows[k.flow].Store(nil)
+	l.e.splice.Remove(k.flow)
+	l.e.splice.Free(k.flow)
+}

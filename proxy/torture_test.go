@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A torture session's plan travels in its first bytes, so that both sides know
+// what to send, what to expect, and how to end.
+type plan struct {
+	Seed       uint64
+	Chat       uint32 // small messages each way first: enough of them lead into the map
+	Up, Down   uint32 // bytes after that
+	Ending     uint32
+	SlowClient uint32 // reads that are followed by a pause
+	SlowServer uint32
+	CutAt      uint32 // for resets: after how many bytes of the sender's own
+}
+
+const (
+	clientFirst = iota // the client half-closes when it has sent; the backend goes on
+	backendFirst
+	bothAtOnce
+	clientResets
+	backendResets
+	endings
+)
+
+const planSize = 8 + 7*4
+
+func (p plan) encode() []byte {
+	var b bytes.Buffer
+	binary.Write(&b, binary.BigEndian, p)
+	return b.Bytes()
+}
+
+func randomPlan(r *rand.Rand, most uint32) plan {
+	size := func() uint32 {
+		switch r.IntN(4) {
+		case 0:
+			return 0
+		case 1:
+			return r.Uint32N(2048)
+		case 2:
+			return r.Uint32N(256 << 10)
+		}
+		if r.IntN(16) == 0 {
+			return r.Uint32N(most)
+		}
+		return r.Uint32N(1 << 20)
+	}
+	p := plan{Seed: r.Uint64(), Up: size(), Down: size(), Ending: r.Uint32N(endings)}
+	if r.IntN(3) > 0 {
+		p.Chat = r.Uint32N(60)
+	}
+	if r.IntN(4) == 0 {
+		p.SlowClient = 1 + r.Uint32N(20)
+	}
+	if r.IntN(4) == 0 {
+		p.SlowServer = 1 + r.Uint32N(20)
+	}
+	switch p.Ending {
+	case clientResets:
+		p.CutAt = r.Uint32N(p.Up + 1)
+	case backendResets:
+		p.CutAt = r.Uint32N(p.Down + 1)
+	}
+	return p
+}
+
+// stream is endless, seeded, and has no period that a lost piece could hide in.
+type stream struct{ r *rand.ChaCha8 }
+
+func newStream(seed uint64, side byte) *stream {
+	var k [32]byte
+	binary.BigEndian.PutUint64(k[:], seed)
+	k[8] = side
+	return &stream{rand.NewChaCha8(k)}
+}
+
+func (s *stream) Read(b []byte) (int, error) { return s.r.Read(b) }
+
+func sendAll(c *net.TCPConn, s *stream, n, cutAt uint32, cut bool) error {
+	buf := make([]byte, 64<<10)
+	left := n
+	if cut {
+		left = min(left, cutAt)
+	}
+	for left > 0 {
+		k := min(left, uint32(len(buf)))
+		s.Read(buf[:k])
+		if _, err := c.Write(buf[:k]); err != nil {
+			return err
+		}
+		left -= k
+	}
+	if cut {
+		c.SetLinger(0)
+		return c.Close()
+	}
+	return c.CloseWrite()
+}
+
+// readAll checks every byte and returns how many came.
+func readAll(c io.Reader, s *stream, slow uint32) (uint32, error) {
+	buf, want := make([]byte, 32<<10), make([]byte, 32<<10)
+	total := uint32(0)
+	for {
+		n, err := c.Read(buf)
+		s.Read(want[:n])
+		if !bytes.Equal(buf[:n], want[:n]) {
+			return total, fmt.Errorf("wrong bytes after %d", total)
+		}
+		total += uint32(n)
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		if slow > 0 {
+			slow--
+			time.Sleep(3 * time.Millisecond)
+		}
+	}
+}
+
+func chat(c net.Conn, rounds uint32, speaks bool) error {
+	b := make([]byte, 16)
+	for i := range rounds {
+		binary.BigEndian.PutUint64(b, uint64(i))
+		if speaks {
+			if _, err := c.Write(b); err != nil {
+				return err
+			}
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+		if got := binary.BigEndian.Uint64(b); got != uint64(i) {
+			return fmt.Errorf("chat: message %d instead of %d", got, i)
+		}
+		if !speaks {
+			if _, err := c.Write(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// verdicts collects what the backends found.
+type verdicts struct {
+	mu  sync.Mutex
+	bad []string
+}
+
+func (v *verdicts) add(who string, p plan, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.bad) < 20 {
+		v.bad = append(v.bad, fmt.Sprintf("%s: %+v: %v", who, p, err))
+	}
+}
+
+// side plays one side of a plan.
+func (v *verdicts) side(who string, c *net.TCPConn, p plan, client bool) {
+	out, in := newStream(p.Seed, 'd'), newStream(p.Seed, 'u')
+	size, expect, slow := p.Down, p.Up, p.SlowServer
+	reset := p.Ending == clientResets || p.Ending == backendResets
+	cut, first := p.Ending == backendResets, p.Ending == backendFirst
+	if client {
+		out, in = in, out
+		size, expect, slow = expect, size, p.SlowClient
+		cut, first = p.Ending == clientResets, p.Ending == clientFirst
+	}
+	if err := chat(c, p.Chat, client); err != nil {
+		v.add(who, p, err)
+		return
+	}
+	sent := make(chan error, 1)
+	send := func() { sent <- sendAll(c, out, size, p.CutAt, cut) }
+	if first || cut || p.Ending == bothAtOnce || reset {
+		go send()
+	}
+	got, err := readAll(c, in, slow)
+	if !(first || cut || p.Ending == bothAtOnce || reset) {
+		go send() // only once the other side has finished
+	}
+	sendErr := <-sent
+	if reset {
+		if err != nil && err.Error() == fmt.Sprintf("wrong bytes after %d", got) {
+			v.add(who, p, err)
+		}
+		return
+	}
+	switch {
+	case err != nil:
+		v.add(who, p, fmt.Errorf("after %d bytes: %w", got, err))
+	case sendErr != nil:
+		v.add(who, p, fmt.Errorf("send: %w", sendErr))
+	case got != expect:
+		v.add(who, p, fmt.Errorf("%d bytes of %d, and a clean end", got, expect))
+	}
+}
+
+func tortureSessions(t *testing.T) int {
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_TORTURE")); err == nil {
+		return n
+	}
+	if testing.Short() {
+		return 300
+	}
+	return 2000
+}
+
+// TestTorture: random sizes both ways, half-close from either side, resets at
+// random moments, slow readers, 64 at a time; every byte is checked at both
+// ends, and nothing is left. SLUICE_TORTURE=20000 is the long form.
+func TestTorture(t *testing.T) {
+	datapaths(t, func(t *testing.T, path string) {
+		var v verdicts
+		backend := func(c net.Conn) {
+			var p plan
+			c.SetDeadline(time.Now().Add(60 * time.Second))
+			b := make([]byte, planSize)
+			if _, err := io.ReadFull(c, b); err != nil {
+				v.add("backend", p, fmt.Errorf("plan: %w", err))
+				return
+			}
+			binary.Read(bytes.NewReader(b), binary.BigEndian, &p)
+			v.side("backend", c.(*net.TCPConn), p, false)
+		}
+		r := newRig(t, path, []string{serve(t, backend), serve(t, backend)}, nil)
+		sessions := tortureSessions(t)
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for w := range 64 {
+			wg.Go(func() {
+				rnd := rand.New(rand.NewPCG(seed, uint64(w)))
+				for next.Add(1) <= int64(sessions) {
+					p := randomPlan(rnd, 16<<20)
+					c := r.dial()
+					c.SetDeadline(time.Now().Add(60 * time.Second))
+					if _, err := c.Write(p.encode()); err != nil {
+						v.add("client", p, err)
+					} else {
+						v.side("client", c, p, true)
+					}
+					c.Close()
+				}
+			})
+		}
+		wg.Wait()
+		var spliced, mapped uint64
+		for _, s := range r.ended(sessions) {
+			spliced += s.BytesSpliced
+			if s.Datapath == "splice" {
+				mapped++
+			}
+			if s.Status != 200 {
+				v.add("record", plan{}, fmt.Errorf("%+v", s))
+			}
+		}
+		for _, b := range v.bad {
+			t.Error(b)
+		}
+		if n := r.engine.Sessions(); n != 0 {
+			t.Errorf("%d sessions left", n)
+		}
+		if path == "splice" && mapped < uint64(sessions/10) {
+			t.Errorf("only %d of %d sessions were in the map", mapped, sessions)
+		}
+		t.Logf("%d sessions, %d in the map, %d bytes moved there", sessions, mapped, spliced)
+	})
+}
