@@ -69,4 +69,11 @@ type Session struct {
 	ClientRTT       time.Duration // <= 0: not measurable
 	UpstreamRTT     time.Duration // <= 0: not measurable
 	UpstreamRetrans int64         // < 0: not measurable
+	RPC             *RPC          // nil: a plain TCP session
+}
+
+// RPC is what a record of a gRPC call has beside a session's.
+type RPC struct {
+	Method string // /package.Service/Method
+	Status int    // the gRPC status code; < 0: the call ended without one
 }

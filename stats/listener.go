@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stats
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Listener holds the counters of one listener. The datapaths write them, the
+// snapshot reads them. It must not be copied.
+type Listener struct {
+	Name     string
+	Active   atomic.Int64  // live sessions
+	Total    atomic.Uint64 // sessions accepted
+	Received atomic.Uint64 // payload bytes from clients
+	Sent     atomic.Uint64 // payload bytes to clients
+
+	mu        sync.Mutex
+	ended     map[endKey]uint64
+	fallbacks map[string]uint64
+}
+
+type endKey struct {
+	datapath string
+	status   int
+}
+
+// NewListener returns counters that are all 0.
+func NewListener(name string) *Listener { return &Listener{Name: name} }
+
+// Ended counts a session that has ended. datapath is "nat", "splice", "relay",
+// or "-" (also "") if no backend was reached.
+func (l *Listener) Ended(datapath string, status int) {
+	if datapath == "" {
+		datapath = "-"
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended == nil {
+		l.ended = make(map[endKey]uint64)
+	}
+	l.ended[endKey{datapath, status}]++
+}
+
+// Fallback counts a session that fell to a lower datapath. The reason becomes a
+// label: it comes from a small fixed set, never from a peer.
+func (l *Listener) Fallback(reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fallbacks == nil {
+		l.fallbacks = make(map[string]uint64)
+	}
+	l.fallbacks[reason]++
+}
+
+// SessionCount is a number of ended sessions.
+type SessionCount struct {
+	Datapath string
+	Status   int
+	Count    uint64
+}
+
+// FallbackCount is a number of sessions that fell to a lower datapath.
+type FallbackCount struct {
+	Reason string
+	Count  uint64
+}
+
+// Snapshot fills in the counters; the caller adds what only the configuration
+// knows (Listen, Pool, Protocol, Datapath, Reason).
+func (l *Listener) Snapshot() ListenerStats {
+	s := ListenerStats{
+		Name:          l.Name,
+		Active:        max(l.Active.Load(), 0),
+		Total:         l.Total.Load(),
+		BytesReceived: l.Received.Load(),
+		BytesSent:     l.Sent.Load(),
+	}
+	l.mu.Lock()
+	for k, n := range l.ended {
+		s.Sessions = append(s.Sessions, SessionCount{k.datapath, k.status, n})
+	}
+	for reason, n := range l.fallbacks {
+		s.Fallbacks = append(s.Fallbacks, FallbackCount{reason, n})
+	}
+	l.mu.Unlock()
+	slices.SortFunc(s.Sessions, func(a, b SessionCount) int {
+		return cmp.Or(cmp.Compare(a.Datapath, b.Datapath), cmp.Compare(a.Status, b.Status))
+	})
+	slices.SortFunc(s.Fallbacks, func(a, b FallbackCount) int { return cmp.Compare(a.Reason, b.Reason) })
+	return s
+}
