@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Defaults of a listener.
+const (
+	DefaultConnectTimeout = 60 * time.Second
+	DefaultIdleTimeout    = 10 * time.Minute
+	DefaultBacklog        = 4096
+)
+
+// The kernel takes TCP_KEEPIDLE in seconds, up to MAX_TCP_KEEPIDLE.
+const (
+	minKeepalive = time.Second
+	maxKeepalive = 32767 * time.Second
+)
+
+// listener reads one listener, and the pool that it brings along, or nil.
+func (d *decoder) listener(n *node) (*Listener, *Pool) {
+	l := &Listener{
+		Datapath: Auto, ConnectTimeout: DefaultConnectTimeout, IdleTimeout: DefaultIdleTimeout,
+		ProxySend: ProxyOff, Backlog: DefaultBacklog, AccessLog: true, Pos: n.pos,
+	}
+	what := "a listener"
+	if p := n.get("name"); p != nil {
+		l.Name, _ = d.text(p.value, "listener name", nameRule)
+		if l.Name != "" && !goodName(l.Name) {
+			d.fail(p.value.pos, "listener name is %s, must be %s", quote(l.Name), nameRule)
+		}
+		l.Pos = p.value.pos
+		what = "listener " + quote(l.Name)
+	}
+	if n.kind == nullKind {
+		d.fail(n.pos, "a listener is empty, must be a mapping with name, listen and pool")
+		return l, nil
+	}
+	var own *Pool
+	d.fields(n, what, append([]field{
+		{"name", func(pair) {}},
+		{"listen", func(p pair) { d.listen(p, l) }},
+		{"pool", func(p pair) { l.Pool, _ = d.text(p.value, "pool", "the name of a pool") }},
+		{"backends", func(p pair) {
+			own = newPool(l.Name, p.keyPos)
+			d.backends(p, own)
+		}},
+	}, d.listenerOptions(l)...))
+	if n.kind == mapKind {
+		d.listenerNeeds(n, what)
+	}
+	if n.has("pool") {
+		own = nil
+	}
+	if own != nil {
+		l.Pool = l.Name
+	}
+	return l, own
+}
+
+func (d *decoder) listenerOptions(l *Listener) []field {
+	return []field{
+		{"protocol", d.protocol},
+		{"datapath", func(p pair) {
+			if p.value.kind == textKind && p.value.text == string(NAT) {
+				d.fail(p.value.pos, `datapath "nat" is not supported yet, must be one of auto, splice, relay`)
+				return
+			}
+			choice(d, p, &l.Datapath, Auto, Splice, Relay)
+		}},
+		{"connect_timeout", func(p pair) { d.duration(p, "", 1, maxDuration, &l.ConnectTimeout) }},
+		{"idle_timeout", func(p pair) { d.duration(p, "no limit", 1, maxDuration, &l.IdleTimeout) }},
+		{"next_upstream", func(p pair) {
+			d.fields(p.value, "next_upstream", []field{
+				{"tries", func(p pair) { d.integer(p, 0, maxInt, &l.Tries) }},
+				{"timeout", func(p pair) { d.duration(p, "no limit", 1, maxDuration, &l.TryTimeout) }},
+			})
+		}},
+		{"proxy_protocol", func(p pair) {
+			d.fields(p.value, "proxy_protocol", []field{
+				{"accept", func(p pair) { d.boolean(p, &l.ProxyAccept) }},
+				{"send", func(p pair) {
+					if isOff(p.value) {
+						l.ProxySend = ProxyOff
+						return
+					}
+					choice(d, p, &l.ProxySend, ProxyOff, ProxyV1, ProxyV2)
+				}},
+			})
+		}},
+		{"allow", func(p pair) { l.Allow = d.prefixes(p) }},
+		{"deny", func(p pair) { l.Deny = d.prefixes(p) }},
+		{"max_conns", func(p pair) { d.integer(p, 0, maxInt, &l.MaxConns) }},
+		{"max_conns_per_ip", func(p pair) { d.integer(p, 0, maxInt, &l.MaxConnsPerIP) }},
+		{"keepalive", func(p pair) { d.duration(p, "none", minKeepalive, maxKeepalive, &l.Keepalive) }},
+		{"backlog", func(p pair) { d.integer(p, 1, maxInt, &l.Backlog) }},
+		{"access_log", func(p pair) { d.boolean(p, &l.AccessLog) }},
+	}
+}
+
+// listenerNeeds checks that the keys that have no default are there.
+func (d *decoder) listenerNeeds(n *node, what string) {
+	if !n.has("name") {
+		d.fail(n.pos, "a listener has no name, must have name")
+	}
+	if !n.has("listen") {
+		d.fail(n.pos, "%s has no address, must have listen", what)
+	}
+	pool, backends := n.get("pool"), n.get("backends")
+	switch {
+	case pool == nil && backends == nil:
+		d.fail(n.pos, "%s has no pool, must have pool or backends", what)
+	case pool != nil && backends != nil:
+		d.fail(backends.keyPos, "%s has both pool and backends, must have one of them: pool is at %d:%d",
+			what, pool.keyPos.Line, pool.keyPos.Column)
+	}
+}
+
+// protocol accepts the only one there is.
+func (d *decoder) protocol(p pair) {
+	s, ok := d.text(p.value, "protocol", "tcp")
+	switch {
+	case !ok || s == "tcp":
+	case strings.Contains(" grpc udp tls sni http http2 quic ", " "+s+" "):
+		d.fail(p.value.pos, "protocol %q is not supported yet, must be tcp", s)
+	default:
+		d.fail(p.value.pos, "protocol is %s, must be tcp", quote(s))
+	}
+}
+
+// listen reads one address or a list of them.
+func (d *decoder) listen(p pair, l *Listener) {
+	const must = "ip:port, [ip6]:port, :port or unix:/path"
+	one := func(n *node) {
+		s, ok := d.text(n, "listen address", must)
+		if !ok {
+			return
+		}
+		a, err := ParseListen(s)
+		if err != nil {
+			d.fail(n.pos, "listen address %s: %v", quote(s), err)
+			return
+		}
+		l.Listen = append(l.Listen, a)
+		l.ListenPos = append(l.ListenPos, n.pos)
+	}
+	if p.value.kind != listKind {
+		one(p.value)
+		return
+	}
+	if len(p.value.items) == 0 {
+		d.fail(p.value.pos, "listen is an empty list, must have one address at least")
+	}
+	d.list(p, "addresses", one)
+}
+
+// prefixes reads a list of CIDRs.
+func (d *decoder) prefixes(p pair) (all []netip.Prefix) {
+	d.list(p, "CIDRs", func(n *node) {
+		s, ok := d.text(n, p.key, "a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address")
+		if !ok {
+			return
+		}
+		prefix, err := parsePrefix(s)
+		if err != nil {
+			d.fail(n.pos, "%s %v", p.key, err)
+			return
+		}
+		all = append(all, prefix)
+	})
+	return all
+}
+
+// format reads and checks the access log's format.
+func (d *decoder) format(p pair, a *AccessLog) {
+	const must = "proxy, json or a string of $variables"
+	n := p.value
+	if n.kind != textKind || n.text == "" {
+		d.fail(n.pos, "format is %s, must be %s", describe(n), must)
+		return
+	}
+	s := strings.TrimRight(n.text, "\n") // a block ends with one
+	pieces, err := ParseFormat(s)
+	if err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			d.fail(n.pos, "format: %s", line)
+		}
+		return
+	}
+	variables := 0
+	for _, piece := range pieces {
+		if piece.Variable != "" {
+			variables++
+		}
+	}
+	switch {
+	case strings.Contains(s, "\n"):
+		d.fail(n.pos, "format has a line break, must be one line: a session is one line")
+	case variables == 0:
+		d.fail(n.pos, "format is %s, must be %s", quote(s), must)
+	default:
+		a.Format = s
+	}
+}
+
+func placeOf(p Position) string { return fmt.Sprintf("%d:%d", p.Line, p.Column) }

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import "strconv"
+
+// inlinePool is a pool that is written in its listener.
+type inlinePool struct {
+	listener *Listener
+	pool     *Pool
+}
+
+// resolve ties listeners to pools, and checks that names are used once.
+func (d *decoder) resolve(c *Config, inline []inlinePool) {
+	pools := map[string]*Pool{}
+	for _, p := range c.Pools {
+		pools[p.Name] = p
+	}
+	names := map[string]*Listener{}
+	for _, l := range c.Listeners {
+		if before, twice := names[l.Name]; twice && l.Name != "" {
+			d.fail(l.Pos, "listener name %s is used twice, must be unique: first at %s", quote(l.Name), placeOf(before.Pos))
+		} else {
+			names[l.Name] = l
+		}
+	}
+	for _, in := range inline {
+		if in.listener.Name == "" || names[in.listener.Name] != in.listener {
+			continue
+		}
+		if before, taken := pools[in.pool.Name]; taken {
+			d.fail(in.pool.Pos, "backends here make a pool %s, which is already defined at %s, must have another listener name, or pool: %s",
+				quote(in.pool.Name), placeOf(before.Pos), clip(in.pool.Name))
+			continue
+		}
+		pools[in.pool.Name] = in.pool
+		c.Pools = append(c.Pools, in.pool)
+	}
+}
+
+// checkPools finds listeners whose pool is defined nowhere; refs are the places
+// where pools are named.
+func (d *decoder) checkPools(c *Config, refs []poolRef) {
+	var known []string
+	have := map[string]bool{}
+	for _, p := range c.Pools {
+		known = append(known, p.Name)
+		have[p.Name] = true
+	}
+	for _, r := range refs {
+		switch {
+		case have[r.name]:
+		case nearest(r.name, known) != "":
+			d.fail(r.pos, "pool %s is not defined%s", quote(r.name), hint(r.name, known, ""))
+		default:
+			d.fail(r.pos, "pool %s is not defined, must be a name under pools", quote(r.name))
+		}
+	}
+}
+
+// poolRef is a pool's name where a listener uses it.
+type poolRef struct {
+	name string
+	pos  Position
+}
+
+// bound is an address and who listens on it.
+type bound struct {
+	address Address
+	pos     Position
+	whose   string
+}
+
+// onPort is what listens on one port.
+type onPort struct{ both, v4, firstV4, first *bound }
+
+// overlaps finds addresses that can't be bound beside each other.
+func (d *decoder) overlaps(c *Config) {
+	exact := map[Address]*bound{}
+	ports := map[uint16]*onPort{}
+	for _, l := range c.Listeners {
+		for i, a := range l.Listen {
+			d.bindCheck(exact, ports, &bound{a, l.ListenPos[i], "listen address " + quote(a.String())})
+		}
+	}
+	if !c.Stats.Off {
+		whose := "stats address " + quote(c.Stats.Address.String())
+		if !c.Stats.Explicit {
+			whose = "the default of stats, " + quote(c.Stats.Address.String()) + ","
+		}
+		d.bindCheck(exact, ports, &bound{c.Stats.Address, c.Stats.Pos, whose})
+	}
+}
+
+func (d *decoder) bindCheck(exact map[Address]*bound, ports map[uint16]*onPort, b *bound) {
+	key := b.address.same()
+	if before := exact[key]; before != nil {
+		d.fail(b.pos, "%s is used twice, must be once: first at %s", b.whose, placeOf(before.pos))
+		return
+	}
+	exact[key] = b
+	if b.address.Path != "" {
+		return
+	}
+	p := ports[b.address.Port]
+	if p == nil {
+		p = &onPort{}
+		ports[b.address.Port] = p
+	}
+	is4 := b.address.Addr.Is4()
+	clash := p.both
+	switch {
+	case clash != nil:
+	case b.address.Any:
+		clash = p.first
+	case is4 && b.address.Wildcard():
+		clash = p.firstV4
+	case is4:
+		clash = p.v4
+	}
+	if clash != nil {
+		d.fail(b.pos, "%s overlaps with %s at %s, must be one of the two or another port: a wildcard takes all addresses of port %s",
+			b.whose, quote(clash.address.String()), placeOf(clash.pos), strconv.Itoa(int(b.address.Port)))
+		return
+	}
+	p.add(b, is4)
+}
+
+func (p *onPort) add(b *bound, is4 bool) {
+	if p.first == nil {
+		p.first = b
+	}
+	if is4 && p.firstV4 == nil {
+		p.firstV4 = b
+	}
+	if b.address.Any {
+		p.both = b
+	}
+	if is4 && b.address.Wildcard() {
+		p.v4 = b
+	}
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// Bounds on what is given to the YAML parser, far beyond any real file: the
+// parser recurses, and aliases multiply what a file says.
+const (
+	maxFileBytes = 4 << 20
+	maxDepth     = 32      // nested lists and mappings; a real file has six
+	maxValues    = 1 << 20 // visited, with aliases and merge keys expanded
+)
+
+// problem is an error before its file is known.
+type problem struct {
+	pos Position
+	msg string
+}
+
+// checkText finds bytes that have no business in a text file. Tabs, line feeds
+// and carriage returns before them are fine, and so is a byte order mark at the
+// start, which the caller has taken off.
+func checkText(data []byte) []problem {
+	const most = 20 // a binary file has no use for more
+	var found []problem
+	pos := Position{1, 1}
+	for i := 0; i < len(data) && len(found) < most; {
+		r, n := utf8.DecodeRune(data[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			found = append(found, problem{pos, fmt.Sprintf("byte 0x%02X is not UTF-8, must be UTF-8 text", data[i])})
+		case r == '\r' && i+1 < len(data) && data[i+1] == '\n', r == '\t', r == '\n':
+		case isControl(r):
+			found = append(found, problem{pos, fmt.Sprintf("control character %U, must be text without control characters", r)})
+		}
+		pos.Column++
+		if r == '\n' {
+			pos = Position{pos.Line + 1, 1}
+		}
+		i += n
+	}
+	return found
+}
+
+// isControl covers C0, DEL, C1, and what YAML forbids or takes for a break.
+func isControl(r rune) bool {
+	return r < 0x20 || 0x7F <= r && r <= 0x9F || r == 0x2028 || r == 0x2029 || r == 0xFEFF || r == 0xFFFE || r == 0xFFFF
+}
+
+// parse gives the only document of a file, or nil for a file without content.
+func parse(data []byte) (doc *ast.DocumentNode, bad []problem) {
+	defer func() {
+		if r := recover(); r != nil { // a fault of the parser must not take the service down in a reload
+			doc, bad = nil, []problem{{Position{1, 1}, fmt.Sprintf("the YAML parser failed (%v), must be simpler YAML, see the last change", r)}}
+		}
+	}()
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if len(data) > maxFileBytes {
+		return nil, []problem{{Position{1, 1}, fmt.Sprintf("the file has more than %d bytes, must be smaller", maxFileBytes)}}
+	}
+	if bad := checkText(data); bad != nil {
+		return nil, bad
+	}
+	if json.Valid(data) { // JSON has tabs between its tokens only, where YAML would reject them
+		data = bytes.ReplaceAll(data, []byte{'\t'}, []byte{' '})
+	}
+	tokens := rejoin(lexer.Tokenize(string(data)))
+	if pos, deep := tooDeep(tokens); deep {
+		return nil, []problem{{pos, fmt.Sprintf("more than %d levels of nesting, must be fewer", maxDepth)}}
+	}
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		return nil, []problem{syntaxProblem(err)}
+	}
+	for _, d := range file.Docs {
+		switch {
+		case doc != nil && d.Start != nil:
+			return nil, []problem{{place(d.Start), "a second YAML document starts here, must be one document"}}
+		case doc != nil:
+			return nil, []problem{{Position{1, 1}, "more than one YAML document, must be one document"}}
+		}
+		if d.Body != nil && d.Body.Type() == ast.DirectiveType {
+			return nil, []problem{{place(d.Body.GetToken()), "a YAML directive is not supported, must be left out"}}
+		}
+		doc = d
+	}
+	if doc == nil || doc.Body == nil {
+		return nil, nil
+	}
+	return doc, nil
+}
+
+// tooDeep finds nesting beyond maxDepth before the parser recurses into it: by
+// brackets, and by the columns at which entries of block style begin.
+func tooDeep(tokens token.Tokens) (Position, bool) {
+	flow := 0
+	var columns []int
+	for _, t := range tokens {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			flow++
+		case token.SequenceEndType, token.MappingEndType:
+			flow--
+		case token.SequenceEntryType, token.MappingValueType, token.MappingKeyType, token.TagType, token.AnchorType:
+			for len(columns) > 0 && columns[len(columns)-1] >= t.Position.Column {
+				columns = columns[:len(columns)-1]
+			}
+			if flow <= 0 {
+				columns = append(columns, t.Position.Column)
+			}
+		}
+		// A key and its entry's hyphen are two columns of one level.
+		if flow > maxDepth || len(columns) > 2*maxDepth {
+			return place(t), true
+		}
+	}
+	return Position{}, false
+}
+
+func syntaxProblem(err error) problem {
+	var at interface {
+		GetToken() *token.Token
+		GetMessage() string
+	}
+	if !errors.As(err, &at) {
+		return problem{Position{1, 1}, "bad YAML syntax: " + clip(err.Error()) + ", must be valid YAML"}
+	}
+	return problem{place(at.GetToken()), "bad YAML syntax: " + at.GetMessage() + ", must be valid YAML: check indentation, quotes and brackets here"}
+}
+
+// place is where a token begins.
+func place(t *token.Token) Position {
+	if t == nil || t.Position == nil {
+		return Position{1, 1}
+	}
+	return Position{max(t.Position.Line, 1), max(t.Position.Column, 1)}
+}
