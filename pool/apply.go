@@ -45,7 +45,7 @@ func (p *Pool) Apply(o Options, specs []Spec, now time.Time) (removed []*Backend
 	p.setAside(removed)
 	p.primary.setTable(primary)
 	p.backup.setTable(backup)
-	events := p.reinstated()
+	events := p.retold()
 	p.openWindow()
 	p.mu.Unlock()
 	p.tell(events)
@@ -102,14 +102,20 @@ func (p *Pool) setAside(removed []*Backend) {
 	p.aside = aside
 }
 
-// reinstated tells of backends that new options have let in again.
-func (p *Pool) reinstated() (events []Event) {
+// retold tells of backends that new options have let in or put out, such as one
+// that is no longer, or is again, the only one.
+func (p *Pool) retold() (events []Event) {
 	for _, l := range []*list{&p.primary, &p.backup} {
 		for _, b := range l.all {
-			if b.out && !b.struck() {
-				b.out = false
-				events = append(events, Event{Back, p.name, b.Addr.String()})
+			if b.out == b.struck() {
+				continue
 			}
+			b.out = !b.out
+			kind := Back
+			if b.out {
+				kind = Ejected
+			}
+			events = append(events, Event{kind, p.name, b.Addr.String()})
 		}
 	}
 	return events

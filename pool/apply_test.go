@@ -58,6 +58,11 @@ func TestApplyKeepsEjectionAndCounters(t *testing.T) {
 	specs[0].MaxFails = 0
 	p.Apply(Options{}, specs, after(time.Second))
 	want(t, "not to be ejected any more", events.take(), "backend back 198.18.0.0:1000")
+	p.Apply(Options{}, letters(1, 1), after(2*time.Second))
+	want(t, "to be ejected after all", events.take(), "backend ejected 198.18.0.0:1000")
+	p.Apply(Options{}, letters(1), after(2*time.Second))
+	want(t, "the only one", events.take(), "backend back 198.18.0.0:1000")
+	want(t, "serves", serveN(p, 2, after(2*time.Second)), "a a")
 }
 
 func TestApplyChangedWeight(t *testing.T) {

@@ -72,6 +72,9 @@ func TestALonePrimaryIsNeverEjected(t *testing.T) {
 	want(t, "events", events.take(), "")
 	want(t, "state", p.Backends()[0].Snapshot(t0).State, "up")
 
+	p.Apply(Options{}, letters(1, 1), t0)
+	want(t, "nothing is held against it later", serveN(p, 2, t0), "a b")
+
 	specs := letters(1, 1)
 	specs[1].Backup = true
 	p, _ = newPool(t, &fakeBoard{}, Options{}, specs)
@@ -127,6 +130,21 @@ func TestAllEjectedTry(t *testing.T) {
 	p.Connected(b, 0, t0)
 	want(t, "its success ends the ejection", events.take(), "backend back 198.18.0.1:1000")
 	want(t, "at once", serveN(p, 3, t0), "b b b")
+}
+
+func TestLastResortsGoByWeight(t *testing.T) {
+	p, _ := newPool(t, nil, Options{TryEjected: true}, letters(5, 1, 1))
+	s := &State{}
+	for range 3 {
+		p.Failed(p.Pick(s, t0), t0)
+	}
+	var got string
+	for range 7 {
+		b := p.Pick(&State{}, t0)
+		got += letter(b)
+		p.Failed(b, t0)
+	}
+	want(t, "first attempts", got, "aabacaa")
 }
 
 func TestTryUsesFailingButNotFull(t *testing.T) {
