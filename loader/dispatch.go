@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/rs/zerolog"
+
+	"sluice/bpf"
+	"sluice/pool"
+)
+
+// pickLife is how long a pick that nobody redeemed stands.
+const pickLife = 60 * time.Second
+
+// Dispatch picks the backends of new connections in the kernel, at the SYN.
+// All methods may be called at once from several goroutines, except Close.
+type Dispatch struct {
+	log     zerolog.Logger
+	objs    bpf.DispatchObjects
+	link    link.Link
+	boards  *shared[bpf.DispatchBoard]
+	windows *shared[bpf.DispatchPicks]
+	life    uint64 // ns
+	twoStep atomic.Bool
+
+	mu   sync.Mutex
+	used []bool // by slot
+}
+
+// NewDispatch loads the program and attaches it to the network namespace of
+// the calling thread. It needs CAP_BPF and CAP_NET_ADMIN (*PermissionError)
+// and Linux 5.12 (*KernelError). The program does nothing until SetListener.
+// Close takes all of it out again.
+func NewDispatch(log zerolog.Logger) (*Dispatch, error) {
+	return newDispatch(log, pickLife)
+}
+
+func newDispatch(log zerolog.Logger, life time.Duration) (_ *Dispatch, err error) {
+	spec, err := bpf.LoadDispatch()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables[bpf.DispatchVarPickLifeNs].Set(uint64(life)); err != nil {
+		return nil, err
+	}
+	d := &Dispatch{log: log, life: uint64(life)}
+	defer func() {
+		if err != nil {
+			err = classify("dispatch", err)
+			_ = d.Close()
+		}
+	}()
+	if err := spec.LoadAndAssign(&d.objs, nil); err != nil {
+		return nil, err
+	}
+	if d.boards, err = mapShared[bpf.DispatchBoard](d.objs.Boards); err != nil {
+		return nil, err
+	}
+	if d.windows, err = mapShared[bpf.DispatchPicks](d.objs.Windows); err != nil {
+		return nil, err
+	}
+	d.used = make([]bool, d.boards.entries)
+	if d.link, err = attachHere(d.objs.Dispatch); err != nil {
+		return nil, fmt.Errorf("attaching to the network namespace: %w", err)
+	}
+	return d, nil
+}
+
+// attachHere attaches an sk_lookup program to the thread's network namespace.
+func attachHere(p *ebpf.Program) (link.Link, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	return link.AttachNetNs(int(ns.Fd()), p)
+}
+
+// Close detaches the program and frees everything, also after a start that
+// failed halfway. Boards must not be used any more. The first error is
+// reported, none stops it.
+func (d *Dispatch) Close() error {
+	var errs []error
+	if d.link != nil {
+		errs = append(errs, d.link.Close())
+		d.link = nil
+	}
+	errs = append(errs, d.boards.close(), d.windows.close(), d.objs.Close())
+	return errors.Join(errs...)
+}
+
+// NewBoard takes a pool slot. The board is closed: nothing is handed out
+// until Open. An error says that all slots are taken; the pool then works
+// without one. FreeBoard gives it back.
+func (d *Dispatch) NewBoard() (pool.Board, uint32, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for slot, used := range d.used {
+		if !used {
+			d.used[slot] = true
+			b := newBoard(d.boards.at(uint32(slot)), d.windows.at(uint32(slot)))
+			return b, uint32(slot), nil
+		}
+	}
+	return nil, 0, fmt.Errorf("dispatch: all %d pool slots are taken: this pool's picks are made at accept", len(d.used))
+}
+
+// FreeBoard closes the slot's windows and makes it available again. No
+// listener may still lead to it, and its board must not be used any more.
+func (d *Dispatch) FreeBoard(slot uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if int(slot) >= len(d.used) || !d.used[slot] {
+		return
+	}
+	newBoard(d.boards.at(slot), d.windows.at(slot)) // closes both windows
+	d.used[slot] = false
+}
+
+// SetListener has connections to addr take the picks of a pool slot,
+// replacing what was set for addr. any: addr is a wildcard for both families
+// (its address doesn't matter, its port does). Call it after listen().
+func (d *Dispatch) SetListener(addr netip.AddrPort, any bool, slot uint32) error {
+	d.mu.Lock()
+	ok := int(slot) < len(d.used) && d.used[slot]
+	d.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("dispatch: listener %s: pool slot %d isn't taken", addr, slot)
+	}
+	for i, key := range listenerKeys(addr, any) {
+		if err := d.objs.Listeners.Put(key, slot); err != nil {
+			if i > 0 {
+				_ = d.DeleteListener(addr, any)
+			}
+			return fmt.Errorf("dispatch: listener %s: %w", addr, err)
+		}
+	}
+	return nil
+}
+
+// DeleteListener ends what SetListener began; it is no error if there is
+// nothing to delete. Call it before the socket is closed.
+func (d *Dispatch) DeleteListener(addr netip.AddrPort, any bool) error {
+	var errs []error
+	for _, key := range listenerKeys(addr, any) {
+		if err := d.objs.Listeners.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("dispatch: listener %s: %w", addr, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func listenerKeys(addr netip.AddrPort, any bool) []bpf.DispatchListenerKey {
+	if !any {
+		return []bpf.DispatchListenerKey{{Addr: addr.Addr().As16(), Port: addr.Port()}}
+	}
+	return []bpf.DispatchListenerKey{
+		{Addr: netip.IPv6Unspecified().As16(), Port: addr.Port()},
+		{Addr: netip.IPv4Unspecified().As16(), Port: addr.Port()}, // As16 gives ::ffff:0.0.0.0
+	}
+}
+
+// redeemable is a key and room for the value, on the heap because the kernel
+// writes to it.
+type redeemable struct {
+	key bpf.DispatchTuple
+	val bpf.DispatchPick
+}
+
+// Redeem returns the backend picked for the connection from client to server
+// and forgets it, so that a client that comes back from the same port is a
+// new pick. ok is false when there is none, or one older than 60 s.
+func (d *Dispatch) Redeem(client, server netip.AddrPort) (backendID uint32, ok bool) {
+	r := redeemable{key: bpf.DispatchTuple{
+		Client: client.Addr().As16(), Server: server.Addr().As16(),
+		ClientPort: networkOrder(client.Port()), ServerPort: networkOrder(server.Port()),
+	}}
+	if !d.redeem(&r) {
+		return 0, false
+	}
+	if now := monotonic(); now > r.val.At && now-r.val.At > d.life {
+		return 0, false
+	}
+	return r.val.Backend, true
+}
+
+func (d *Dispatch) redeem(r *redeemable) bool {
+	m := d.objs.Remembered
+	if !d.twoStep.Load() {
+		err := m.LookupAndDelete(unsafe.Pointer(&r.key), unsafe.Pointer(&r.val))
+		if err == nil || errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err == nil
+		}
+		// One call does it since 5.14 (commit 3e87f192b405).
+		d.twoStep.Store(true)
+	}
+	if m.Lookup(unsafe.Pointer(&r.key), unsafe.Pointer(&r.val)) != nil {
+		return false
+	}
+	_ = m.Delete(unsafe.Pointer(&r.key)) // evicted meanwhile: gone just as well
+	return true
+}
+
+// networkOrder gives a port as the kernel stores it.
+func networkOrder(port uint16) uint16 {
+	b := [2]byte{byte(port >> 8), byte(port)}
+	return *(*uint16)(unsafe.Pointer(&b))
+}
+
+// Sweep deletes picks older than 60 s that nobody redeemed: SYNs that never
+// became a connection. Call it about once a minute.
+func (d *Dispatch) Sweep() {
+	var (
+		now   = monotonic()
+		key   bpf.DispatchTuple
+		val   bpf.DispatchPick
+		stale []bpf.DispatchTuple
+	)
+	// The program changes the map meanwhile, so a round may end early or see
+	// an entry twice; the next round sees the rest.
+	for it := d.objs.Remembered.Iterate(); it.Next(&key, &val); {
+		if now > val.At && now-val.At > d.life {
+			stale = append(stale, key)
+		}
+	}
+	for i := range stale {
+		_ = d.objs.Remembered.Delete(unsafe.Pointer(&stale[i]))
+	}
+}
+
+// DispatchCounts is what the program did, since it was loaded.
+type DispatchCounts struct {
+	Picked     uint64 // took a ticket
+	Remembered uint64 // a retransmitted SYN or a SYN-cookie ACK: had its pick
+	Exhausted  uint64 // the window was closed or at its end
+	NotStored  uint64 // took a ticket that couldn't be remembered
+}
+
+// Counts reads the counters; zeros if that fails.
+func (d *Dispatch) Counts() DispatchCounts {
+	n := readCounts(d.objs.DispatchCounts)
+	return DispatchCounts{n(0), n(1), n(2), n(3)}
+}
+
+// readCounts returns the sum over the CPUs of each counter of m.
+func readCounts(m *ebpf.Map) func(i uint32) uint64 {
+	return func(i uint32) uint64 {
+		var each []uint64
+		if err := m.Lookup(i, &each); err != nil {
+			return 0
+		}
+		var sum uint64
+		for _, n := range each {
+			sum += n
+		}
+		return sum
+	}
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// StepResult is what one step of the self-test found.
+type StepResult struct {
+	Name   string
+	OK     bool
+	Detail string // what was seen, or what went wrong
+	Took   time.Duration
+}
+
+// Report is the outcome of the self-test.
+type Report struct {
+	Where string // "own network namespace" or "loopback"
+	Steps []StepResult
+}
+
+// Safe says that every step went well: splice may be used.
+func (r Report) Safe() bool { return len(r.Steps) > 0 && r.Failed() == nil }
+
+// Failed is the first step that failed, nil if none did.
+func (r Report) Failed() *StepResult {
+	for i := range r.Steps {
+		if !r.Steps[i].OK {
+			return &r.Steps[i]
+		}
+	}
+	return nil
+}
+
+// ErrUnsafe is matched by Selftest's error when a step failed.
+var ErrUnsafe = errors.New("splice isn't safe on this kernel")
+
+// stepTime bounds each step, in case the kernel gets stuck.
+const stepTime = 2 * time.Second
+
+// totalTime bounds all of them.
+const totalTime = 5 * time.Second
+
+// Selftest tries the data path's hazards (docs/splice.md) on real sockets,
+// with a Splice of its own, in a network namespace of its own where the
+// process may make one (CAP_SYS_ADMIN), else over loopback. It stops at the
+// first step that fails, takes well under a second, at most 5 s, and leaves
+// nothing. The error is *PermissionError, *KernelError or matches ErrUnsafe
+// and names the step; the report holds the steps so far in any case.
+func Selftest(ctx context.Context, log zerolog.Logger) (Report, error) {
+	return selftest(ctx, log, kernelRelease(), rules{})
+}
+
+func selftest(ctx context.Context, log zerolog.Logger, release string, r rules) (Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, totalTime)
+	defer cancel()
+	var (
+		report Report
+		err    error
+		done   = make(chan struct{})
+	)
+	go func() {
+		defer close(done)
+		// Not unlocked if the namespace was changed: the thread ends with the
+		// goroutine, and the namespace with the thread.
+		runtime.LockOSThread()
+		report.Where = "loopback"
+		if enterNamespace() {
+			report.Where = "own network namespace"
+		} else {
+			defer runtime.UnlockOSThread()
+		}
+		err = runSteps(ctx, release, r, &report)
+	}()
+	<-done
+	ev := log.Debug()
+	for _, s := range report.Steps {
+		ev = ev.Str(s.Name, s.Detail)
+	}
+	ev.Str("where", report.Where).Err(err).Msg("splice self-test")
+	return report, err
+}
+
+// enterNamespace moves the thread into a fresh network namespace with its
+// loopback up. False: not permitted, and the thread is where it was.
+func enterNamespace() bool {
+	old, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(old)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return false
+	}
+	if err := loopbackUp(); err != nil {
+		// Without CAP_NET_ADMIN over it a namespace is of no use.
+		return unix.Setns(old, unix.CLONE_NEWNET) != nil
+	}
+	return true
+}
+
+func loopbackUp() error {
+	h, err := netlink.NewHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return h.LinkSetUp(lo)
+}
+
+// runSteps does them in order, until one fails.
+func runSteps(ctx context.Context, release string, r rules, report *Report) error {
+	started := time.Now()
+	if err := checkRelease(release); err != nil {
+		report.Steps = append(report.Steps, StepResult{Name: "kernel", Detail: err.Error()})
+		return err
+	}
+	report.Steps = append(report.Steps, StepResult{Name: "kernel", OK: true, Detail: release})
+	s, err := newSplice(SpliceOptions{MaxFlows: 64, Mark: testMark}, r)
+	if err != nil {
+		report.Steps = append(report.Steps, StepResult{Name: "load", Detail: err.Error(), Took: time.Since(started)})
+		return err
+	}
+	defer s.Close()
+	report.Steps = append(report.Steps, StepResult{Name: "load", OK: true, Detail: "program and maps", Took: time.Since(started)})
+	for _, st := range steps {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%w: step %q: no time left: %w", ErrUnsafe, st.name, err)
+		}
+		began := time.Now()
+		detail, err := runStep(ctx, s, st)
+		res := StepResult{Name: st.name, OK: err == nil, Detail: detail, Took: time.Since(began)}
+		if err != nil {
+			res.Detail = err.Error()
+		}
+		report.Steps = append(report.Steps, res)
+		if err != nil {
+			return fmt.Errorf("%w: step %q: %w", ErrUnsafe, st.name, err)
+		}
+	}
+	return nil
+}
