@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# Needs Go and make; what else a target needs it installs (scripts/deps, Debian and Ubuntu).
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+PREFIX      ?= /usr/local
+SYSCONFDIR  ?= /etc
+UNITDIR     ?= /etc/systemd/system
+TESTFLAGS   ?=
+TESTTIMEOUT ?= 10m
+
+.PHONY: build demo test lint generate fmt install clean help
+
+help:           ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+build:          ## ./sluice, static
+	@scripts/deps build
+	CGO_ENABLED=0 go build -trimpath -o sluice ./cmd/sluice
+
+demo: build     ## balances, edits and logs over loopback; no root, no configuration
+	@./sluice demo
+
+test:           ## everything with the race detector; as root also what needs namespaces and BPF
+	@scripts/deps test
+	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+
+lint:           ## what .ci/run demands of the source
+	@scripts/deps lint
+	@scripts/lint
+
+generate:       ## the Go bindings and objects of bpf/, with clang
+	@scripts/deps lint
+	go generate ./bpf
+
+fmt:
+	@scripts/deps lint
+	gofmt -l -w $$(git ls-files -co --exclude-standard '*.go')
+	clang-format -i bpf/*.c bpf/*.h
+
+install: build  ## the binary, the unit and an example, never over an existing backends.yaml
+	install -D -m 0755 sluice $(DESTDIR)$(PREFIX)/sbin/sluice
+	if [ -f packaging/sluice.service ]; then \
+		install -d $(DESTDIR)$(UNITDIR) && \
+		sed 's|/usr/local/sbin/sluice|$(PREFIX)/sbin/sluice|; s|/usr/sbin/sluice|$(PREFIX)/sbin/sluice|' packaging/sluice.service >$(DESTDIR)$(UNITDIR)/sluice.service; fi
+	install -d $(DESTDIR)$(SYSCONFDIR)/sluice
+
+clean:
+	rm -f sluice vmtest-run vmtest/.vm-sluice
+
+# Benchmarks and virtual machines: docs/performance.md, docs/vmtest.md.
+-include bench/bench.mk vmtest/vmtest.mk
