@@ -59,6 +59,9 @@ func (w *Watcher) drain() bool {
 			refollow = false
 		}
 	}
+	if any {
+		w.tell()
+	}
 	return any
 }
 
@@ -254,6 +257,8 @@ func (w *Watcher) watchFile(path string) {
 	old := w.file
 	if next.wd == old.wd && next.ino == old.ino && next.dev == old.dev && next.wd >= 0 {
 		w.file.path = next.path
+		// Its creation may be told only after we have found it.
+		w.file.writing = w.file.writing || w.opened[next.path]
 		return
 	}
 	if old.wd >= 0 && old.wd != next.wd {

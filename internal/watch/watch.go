@@ -24,13 +24,13 @@ import (
 // when its writer closes it.
 var ErrWriting = errors.New("the file is being written")
 
-// settle is how long a content must stand before it is believed: the kernel
-// tells of a write just after it.
-const settle = time.Millisecond
+// settle is how long a content must stand before it is believed where a read
+// lease can't be had: the kernel tells of a truncation or a write only after it.
+const settle = 10 * time.Millisecond
 
-// patience is for how long a content that keeps changing is read with settle;
-// after it whatever stood still during the read itself will do.
-const patience = 250 * time.Millisecond
+// held is how long a writer may have the file open without writing to it
+// before its content is believed all the same.
+const held = 100 * time.Millisecond
 
 // Watcher watches one file. Close it to give back its descriptor and goroutine.
 type Watcher struct {
@@ -48,7 +48,6 @@ type Watcher struct {
 	moved  map[uint32]string // rename cookies of those
 	dirty  bool              // there may be something that Read hasn't returned
 	mods   uint64            // modifications of the file seen
-	since  time.Time         // since when reads were voided; zero: the last one wasn't
 }
 
 // dir is a watched directory and the names in it that the path goes through.
@@ -115,16 +114,6 @@ func (w *Watcher) Pending() bool {
 	return w.dirty
 }
 
-// Stands says whether what Read returned has not been modified in place since.
-// Another file renamed into its place is a later edit and doesn't count.
-func (w *Watcher) Stands() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	mods, inode := w.mods, w.file.ino
-	w.drain()
-	return w.mods == mods && !(w.file.writing && w.file.ino == inode)
-}
-
 // listen turns inotify's descriptor into signals until Close.
 func (w *Watcher) listen() {
 	defer close(w.done)
@@ -142,24 +131,30 @@ func (w *Watcher) listen() {
 			return
 		}
 		w.mu.Lock()
-		tell := w.dirty && !w.file.writing
 		stop := w.closed
 		w.mu.Unlock()
 		if stop {
 			return
 		}
-		if tell {
-			select {
-			case w.changed <- struct{}{}:
-			default:
-			}
-		}
+	}
+}
+
+// tell signals Changed if Read has something to return. Under w.mu.
+func (w *Watcher) tell() {
+	if !w.dirty || w.file.writing {
+		return
+	}
+	select {
+	case w.changed <- struct{}{}:
+	default:
 	}
 }
 
 // Read returns the file's finished content. ErrWriting: not now. Other errors
 // are those of opening and reading, fs.ErrNotExist among them.
 func (w *Watcher) Read() ([]byte, error) {
+	var busySince time.Time
+	var busyMods uint64
 	for {
 		w.mu.Lock()
 		w.drain()
@@ -168,58 +163,103 @@ func (w *Watcher) Read() ([]byte, error) {
 			return nil, ErrWriting
 		}
 		w.dirty = false
-		mods, ino, dev := w.mods, w.file.ino, w.file.dev
-		impatient := !w.since.IsZero() && time.Since(w.since) > patience
+		seen, mods := w.file, w.mods
 		w.mu.Unlock()
 
-		data, st, err := slurp(w.path)
+		data, st, got, err := slurp(w.path)
 		if err != nil {
 			return nil, err
 		}
-		if !impatient {
+		switch got {
+		case leaseRefused:
 			time.Sleep(settle)
-		}
-		w.mu.Lock()
-		w.drain()
-		same := st.Ino == ino && uint64(st.Dev) == dev
-		if same && w.mods == mods && !(w.file.writing && w.file.ino == ino) {
-			w.since = time.Time{}
-			w.mu.Unlock()
-			return data, nil
-		}
-		w.dirty = true
-		if w.since.IsZero() {
-			w.since = time.Now()
-		}
-		if !same && w.file.ino == ino && w.file.dev == dev {
-			// The chain changed without an event that we could see.
-			if err := w.follow(); err != nil || w.file.ino == ino && w.file.dev == dev {
-				// It can't be followed: what was read is all that can be had.
-				w.dirty = false
-				w.mu.Unlock()
-				return data, nil
+		case leaseBusy:
+			// Wait for the writer to write or to close, a while.
+			if busySince.IsZero() || busyMods != mods {
+				busySince, busyMods = time.Now(), mods
+			}
+			time.Sleep(time.Millisecond)
+			if time.Since(busySince) < held {
+				w.again()
+				continue
 			}
 		}
-		w.mu.Unlock()
+		if w.accept(seen, mods, st) {
+			return data, nil
+		}
 	}
 }
 
-func slurp(path string) ([]byte, *syscall.Stat_t, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
+// again says that what was read last is void.
+func (w *Watcher) again() {
+	w.mu.Lock()
+	w.dirty = true
+	w.mu.Unlock()
+}
+
+// accept says whether what was read of the inode st is what seen had when
+// there had been mods modifications.
+func (w *Watcher) accept(seen fileWatch, mods uint64, st *syscall.Stat_t) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drain()
+	if st.Ino == seen.ino && uint64(st.Dev) == seen.dev {
+		if w.mods == mods && !(w.file.writing && w.file.ino == seen.ino) {
+			return true
+		}
+		w.dirty = true
+		return false
 	}
-	defer f.Close()
+	if w.file.ino != seen.ino || w.file.dev != seen.dev {
+		w.dirty = true
+		return false
+	}
+	// The path leads elsewhere without an event that we could see. If it still
+	// can't be followed, what was read is all that can be had.
+	err := w.follow()
+	if err != nil || w.file.ino == seen.ino && w.file.dev == seen.dev {
+		w.dirty = false
+		return true
+	}
+	return false
+}
+
+// lease says what became of a read lease.
+type lease int
+
+const (
+	leaseHeld    lease = iota // nobody had the file open for writing
+	leaseBusy                 // somebody has
+	leaseRefused              // not our file, or not on this file system
+)
+
+// slurp reads the file under a read lease if it can get one: the kernel grants
+// it only while nobody has the file open for writing, and holds up who opens
+// it then for the moment that the read takes. Only the file's owner may.
+func slurp(path string) (data []byte, st *syscall.Stat_t, got lease, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not hold us up
+	if err != nil {
+		return nil, nil, leaseRefused, err
+	}
+	defer f.Close() // ends the lease
 	fi, err := f.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, leaseRefused, err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, nil, leaseRefused, fmt.Errorf("%s is not a regular file", path)
 	}
-	data, err := io.ReadAll(f)
+	switch _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err {
+	case nil:
+		got = leaseHeld
+	case unix.EAGAIN:
+		got = leaseBusy
+	default:
+		got = leaseRefused
+	}
+	data, err = io.ReadAll(f)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, got, err
 	}
-	return data, fi.Sys().(*syscall.Stat_t), nil
+	return data, fi.Sys().(*syscall.Stat_t), got, nil
 }
