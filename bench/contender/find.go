@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package contender
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Direct is the name of the way without a balancer.
+const Direct = "direct"
+
+// Names are all that can be asked for, in the order of tables.
+func Names() []string {
+	return []string{Direct, "nginx", "haproxy", "sluice-splice", "sluice-relay", "sluice-auto", "sluice-nat"}
+}
+
+// Default are those of a usual run; nat joins once there is one.
+func Default() []string { return Names()[:6] }
+
+// Find makes the contenders of these names ready to start. sluice is the
+// path of its program; empty: it is built from the source tree at root, into dir.
+func Find(ctx context.Context, names []string, sluice, root, dir string) ([]*Contender, error) {
+	var list []*Contender
+	for _, name := range names {
+		if !slices.Contains(Names(), name) {
+			return nil, fmt.Errorf("unknown contender %q; there are %s", name, strings.Join(Names(), ", "))
+		}
+		var c *Contender
+		var err error
+		switch name {
+		case Direct:
+			c = &Contender{Name: Direct}
+		case "nginx":
+			c, err = nginx()
+		case "haproxy":
+			c, err = haproxy()
+		default:
+			if sluice == "" {
+				sluice = filepath.Join(dir, "sluice")
+				if err := Build(ctx, root, sluice); err != nil {
+					return nil, err
+				}
+			}
+			c = Sluice(name, sluice, strings.TrimPrefix(name, "sluice-"))
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.Version = version(c)
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// Build builds sluice from the source tree at root.
+func Build(ctx context.Context, root, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "./cmd/sluice")
+	cmd.Dir = root
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("sluice does not build in %s: go build ./cmd/sluice: %w\n%s", root, err, text)
+	}
+	return nil
+}
+
+func program(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	// Where Debian puts it, which an ordinary user's PATH leaves out.
+	path := filepath.Join("/usr/sbin", name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%s is not installed; `make bench-peers` installs it, and -c leaves it out", name)
+	}
+	return path, nil
+}
+
+// version is the first line of what the program says of itself.
+func version(c *Contender) string {
+	if c.Direct() {
+		return ""
+	}
+	args := map[string]string{"nginx": "-v", "haproxy": "-v"}
+	arg, ok := args[c.Name]
+	if !ok {
+		arg = "version"
+	}
+	text, err := exec.Command(c.Program, arg).CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return line
+}

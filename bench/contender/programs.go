@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package contender
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/bench/lab"
+)
+
+// updateLimit is how long a change of the backends may take.
+const updateLimit = 10 * time.Second
+
+func nginx() (*Contender, error) {
+	path, err := program("nginx")
+	if err != nil {
+		return nil, err
+	}
+	c := &Contender{Name: "nginx", Program: path, template: "nginx.conf.tmpl", config: "nginx.conf", update: reloadNginx,
+		args: func(config string) []string { return []string{"-c", config, "-p", filepath.Dir(config)} }}
+	modules, _ := filepath.Glob("/usr/lib*/nginx/modules/ngx_stream_module.so")
+	if len(modules) > 0 {
+		c.module = modules[0]
+		return c, nil
+	}
+	built, err := exec.Command(path, "-V").CombinedOutput()
+	if err != nil || !strings.Contains(string(built), "--with-stream ") {
+		return nil, errors.New("nginx has no stream module; on Debian, libnginx-mod-stream has it")
+	}
+	return c, nil
+}
+
+// reloadNginx is what `nginx -s reload` does. It is done once a new worker runs.
+func reloadNginx(in *Instance, ctx context.Context, backends []netip.Addr) error {
+	if err := in.write(backends); err != nil {
+		return err
+	}
+	before := lab.Tree(in.proc.Pid())
+	if err := in.proc.Signal(unix.SIGHUP); err != nil {
+		return err
+	}
+	return wait(ctx, "nginx: no new worker after a reload", func() (bool, error) {
+		for _, pid := range lab.Tree(in.proc.Pid()) {
+			if !slices.Contains(before, pid) {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+}
+
+func wait(ctx context.Context, what string, done func() (bool, error)) error {
+	for deadline := time.Now().Add(updateLimit); time.Now().Before(deadline); {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return fmt.Errorf("%s within %s", what, updateLimit)
+}
+
+func haproxy() (*Contender, error) {
+	path, err := program("haproxy")
+	if err != nil {
+		return nil, err
+	}
+	return &Contender{Name: "haproxy", Program: path, template: "haproxy.cfg.tmpl", config: "haproxy.cfg", update: setServers,
+		args: func(config string) []string { return []string{"-db", "-f", config} }}, nil
+}
+
+// setServers takes servers that are not in use out, over the runtime API, and the others in.
+func setServers(in *Instance, _ context.Context, backends []netip.Addr) error {
+	var commands []string
+	for i, addr := range in.Backends {
+		state := "maint"
+		if slices.Contains(backends, addr) {
+			state = "ready"
+		}
+		// Only what may have changed: the updates of this bench touch the last backend alone.
+		if i == len(in.Backends)-1 {
+			commands = append(commands, fmt.Sprintf("set server echo/s%d state %s", i, state))
+		}
+	}
+	conn, err := net.Dial("unix", filepath.Join(in.Dir, "haproxy.sock"))
+	if err != nil {
+		return fmt.Errorf("haproxy: %w", err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(updateLimit)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(conn, strings.Join(commands, ";")); err != nil {
+		return fmt.Errorf("haproxy: %w", err)
+	}
+	answer, err := io.ReadAll(conn)
+	if text := strings.TrimSpace(string(answer)); err == nil && text != "" {
+		err = errors.New(text)
+	}
+	if err != nil {
+		return fmt.Errorf("haproxy: set server: %w", err)
+	}
+	return nil
+}
+
+// Sluice is a variant of sluice: a program and the datapath in its file.
+func Sluice(name, path, datapath string) *Contender {
+	return &Contender{Name: name, Program: path, template: "sluice.yaml.tmpl", config: "backends.yaml", datapath: datapath, update: editSluice,
+		args: func(config string) []string { return []string{"run", "-c", config} }}
+}
+
+// editSluice renames a new file into place; it is done when the statistics say so.
+func editSluice(in *Instance, ctx context.Context, backends []netip.Addr) error {
+	before, err := loadedAt(in)
+	if err != nil {
+		return err
+	}
+	if err := in.write(backends); err != nil {
+		return err
+	}
+	return wait(ctx, "sluice: the edit did not show up in its statistics", func() (bool, error) {
+		now, err := loadedAt(in)
+		return now != before, err
+	})
+}
+
+func loadedAt(in *Instance) (string, error) {
+	client := http.Client{Timeout: updateLimit, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(in.Dir, "sluice.sock"))
+		}}}
+	resp, err := client.Get("http://sluice/stats")
+	if err != nil {
+		return "", fmt.Errorf("sluice: statistics: %w", err)
+	}
+	defer resp.Body.Close()
+	var stats struct {
+		Config struct {
+			OK       bool            `json:"ok"`
+			Error    string          `json:"error"`
+			LoadedAt json.RawMessage `json:"loaded_at"`
+		} `json:"config"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&stats); err != nil {
+		return "", fmt.Errorf("sluice: statistics: %w", err)
+	}
+	if !stats.Config.OK {
+		return "", fmt.Errorf("sluice refused its file: %s", stats.Config.Error)
+	}
+	return string(stats.Config.LoadedAt), nil
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/bench/lab"
+	"sluice/bench/load"
+	"sluice/bench/result"
+)
+
+// WAN-like links.
+const (
+	wanRTT  = 50 * time.Millisecond
+	wanLoss = 1 // percent
+)
+
+// settle is how long memory is left alone before it is read.
+const settle = 300 * time.Millisecond
+
+// stalledClients is how many clients never read.
+const stalledClients = 32
+
+// memory opens idle sessions at a fresh process, and takes the growth of its Pss.
+func memory(ctx context.Context, e *Entry, _ time.Duration) (result.Sample, error) {
+	if e.Direct() {
+		return result.Sample{Values: map[string]float64{}}, nil
+	}
+	if err := e.restart(ctx); err != nil {
+		return result.Sample{}, err
+	}
+	time.Sleep(settle)
+	base, err := treePss(e.Pids())
+	if err != nil {
+		return result.Sample{}, err
+	}
+	spec := e.spec(load.Hold, load.EchoPort, 0, 0)
+	spec.Steps = []int{1000, 5000, 9000}
+	values := map[string]float64{}
+	res, err := e.bed.steps(ctx, spec, func(held int) error {
+		time.Sleep(settle)
+		pss, err := treePss(e.Pids())
+		values[fmt.Sprintf("kib%d", held)] = (pss - base) / float64(held)
+		return err
+	})
+	if err = errors.Join(err, e.Alive()); err != nil {
+		return result.Sample{}, err
+	}
+	if res.Lost > 0 {
+		return result.Sample{}, fmt.Errorf("%d of %d idle sessions were closed", res.Lost, res.Done)
+	}
+	return result.Sample{Values: values}, nil
+}
+
+// stalled takes what the box has less of while clients don't read from
+// backends that never stop.
+func stalled(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
+	before := available()
+	spec := e.spec(load.Stall, load.SourcePort, 0, 0)
+	spec.Steps = []int{stalledClients}
+	var mib float64
+	_, err := e.bed.steps(ctx, spec, func(held int) error {
+		time.Sleep(max(d, time.Second))
+		mib = (before - available()) / 1024 / float64(held)
+		return nil
+	})
+	if err = errors.Join(err, e.Alive()); err != nil {
+		return result.Sample{}, err
+	}
+	time.Sleep(settle) // until the sockets' memory is back
+	return result.Sample{Values: map[string]float64{"mib": mib}}, nil
+}
+
+// steps runs a client that stops after each step until at has returned.
+func (b *Bed) steps(ctx context.Context, spec load.Spec, at func(held int) error) (*load.Result, error) {
+	cl, err := b.startClient(spec)
+	if err != nil {
+		return nil, err
+	}
+	return cl.result(ctx, func(ev load.Event) error {
+		if err := at(ev.Count); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(cl.in)
+		return err
+	})
+}
+
+// updateEvery is the time between two live updates.
+const updateEvery = 500 * time.Millisecond
+
+// liveUpdate takes the last backend out and puts it back while requests and
+// new connections go on. A stall is the longest that one of them took, the
+// time it was sent late included.
+func liveUpdate(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
+	requests := e.spec(load.Paced, load.EchoPort, fixedConns, max(d, 2*time.Second))
+	requests.Rate = 2000
+	fresh := e.spec(load.ConnRate, load.EchoPort, atOnce, max(d, 2*time.Second))
+	fresh.Rate, fresh.Workers = 500, 1
+	other, err := e.bed.startClient(fresh)
+	if err != nil {
+		return result.Sample{}, err
+	}
+	type outcome struct {
+		res *load.Result
+		err error
+	}
+	second := make(chan outcome, 1)
+	go func() {
+		res, err := other.result(ctx, nil)
+		second <- outcome{res, err}
+	}()
+	updates := make(chan error, 1)
+	var took []float64
+	stop := make(chan struct{})
+	go func() { updates <- e.updates(ctx, stop, &took) }()
+	res, _, err := e.drive(ctx, requests)
+	close(stop)
+	err = errors.Join(err, <-updates)
+	conns := <-second
+	if err = errors.Join(err, conns.err); err != nil {
+		return result.Sample{}, err
+	}
+	values := map[string]float64{"stall": max(res.Latency.Max, conns.res.Latency.Max) / 1e3, "lost": float64(res.Lost + conns.res.Lost)}
+	if len(took) > 0 {
+		values["apply"] = result.Median(took)
+		values["applymax"] = 0
+		for _, ms := range took {
+			values["applymax"] = max(values["applymax"], ms)
+		}
+	}
+	return result.Sample{Values: values}, nil
+}
+
+// updates leaves the contender with all its backends.
+func (e *Entry) updates(ctx context.Context, stop <-chan struct{}, took *[]float64) error {
+	all := lab.BackendAddrs(e.bed.Kind.Backends)
+	if e.Direct() {
+		return nil
+	}
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			if i%2 == 1 {
+				return e.Update(ctx, all)
+			}
+			return nil
+		case <-time.After(updateEvery):
+		}
+		now := all
+		if i%2 == 0 {
+			now = all[:len(all)-1]
+		}
+		began := time.Now()
+		if err := e.Update(ctx, now); err != nil {
+			return err
+		}
+		*took = append(*took, float64(time.Since(began).Microseconds())/1e3)
+	}
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/bench/contender"
+	"sluice/bench/result"
+)
+
+// Plan is what a run does.
+type Plan struct {
+	Workloads  []Workload
+	Contenders []*contender.Contender
+	Rounds     int
+	Window     time.Duration // of each sample
+	Short      bool          // one round of what is slow and steady
+	Deadline   time.Time     // zero: none. What has not begun by then is left out, with a note
+	Backends   int           // 0: as the workload says
+	Pinned     bool          // everything on one core, whatever the workload says
+	Dir        string        // for configurations, sockets and logs
+	Report     Reporter
+}
+
+// Reporter is told how a run goes.
+type Reporter interface {
+	Bed(text string)                                              // the hosts and contenders are about to start
+	Sample(s *result.Series, contender string, round, rounds int) // a sample is about to be taken
+	Series(s *result.Series)                                      // all samples are taken
+}
+
+// Run measures, and adds to r what it finds. It fails only if it could not go on;
+// a sample that failed says so itself.
+func (p Plan) Run(ctx context.Context, r *result.Run) error {
+	for len(p.Workloads) > 0 {
+		kind := p.kind(p.Workloads[0])
+		n := 1
+		for n < len(p.Workloads) && p.kind(p.Workloads[n]) == kind {
+			n++
+		}
+		if err := p.onBed(ctx, kind, p.Workloads[:n], r); err != nil {
+			return err
+		}
+		p.Workloads = p.Workloads[n:]
+	}
+	return nil
+}
+
+func (p Plan) kind(w Workload) BedKind {
+	kind := w.Bed
+	if p.Backends > 0 {
+		kind.Backends = p.Backends
+	}
+	kind.Pinned = kind.Pinned || p.Pinned
+	return kind
+}
+
+func (p Plan) late() bool { return !p.Deadline.IsZero() && time.Now().After(p.Deadline) }
+
+func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *result.Run) (err error) {
+	if p.late() {
+		for _, w := range list {
+			r.Notes = append(r.Notes, w.Name+" was left out: out of time")
+		}
+		return nil
+	}
+	p.Report.Bed(kind.String())
+	dir, err := os.MkdirTemp(p.Dir, "bed")
+	if err != nil {
+		return err
+	}
+	bed, err := NewBed(ctx, kind, p.Contenders, dir)
+	if kind.WAN && errors.Is(err, unix.ENOENT) {
+		for _, w := range list {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s was left out: this kernel has no netem (CONFIG_NET_SCH_NETEM)", w.Name))
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bed.Close()) }()
+	for _, w := range list {
+		if p.late() {
+			r.Notes = append(r.Notes, w.Name+" was left out: out of time")
+			continue
+		}
+		s := w.Series
+		r.Series = append(r.Series, &s)
+		if err := p.rounds(ctx, bed, w, &s); err != nil {
+			return err
+		}
+		p.Report.Series(&s)
+	}
+	return nil
+}
+
+// rounds alternates: each round begins with another contender, and every
+// second one goes backwards.
+func (p Plan) rounds(ctx context.Context, bed *Bed, w Workload, s *result.Series) error {
+	rounds := p.Rounds
+	if p.Short && w.Once {
+		rounds = 1
+	}
+	for round := range rounds {
+		order := slices.Clone(bed.Entries)
+		n := round % len(order)
+		order = append(order[n:], order[:n]...)
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, e := range order {
+			p.Report.Sample(s, e.Name, round+1, rounds)
+			sample, err := w.run(ctx, e, p.Window)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			sample.Round, sample.Contender = round, e.Name
+			if err != nil {
+				sample.Error = err.Error()
+			}
+			s.Samples = append(s.Samples, sample)
+		}
+	}
+	return nil
+}
+
+func (k BedKind) String() string {
+	text := fmt.Sprintf("%d backends", k.Backends)
+	if k.Pinned {
+		text += ", everything on core 0"
+	}
+	if k.WAN {
+		text += fmt.Sprintf(", client behind %s and %d %% loss", wanRTT, wanLoss)
+	}
+	return text
+}
+
+// Temp makes a directory for a run's files.
+func Temp() (string, func() error, error) {
+	dir, err := os.MkdirTemp("", "sl-bench-")
+	if err != nil {
+		return "", nil, err
+	}
+	// Peers that drop privileges have to reach their sockets.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", nil, err
+	}
+	return filepath.Clean(dir), func() error { return os.RemoveAll(dir) }, nil
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package measure
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/bench/result"
+)
+
+// baseBackends is how many backends there are where their number is not the
+// question: enough to keep a balancer from running out of ports towards them.
+const baseBackends = 4
+
+// Workload is one thing that is measured.
+type Workload struct {
+	result.Series // without samples
+	Bed           BedKind
+	Once          bool // slow and steady: one round is enough for a quick run
+	run           func(context.Context, *Entry, time.Duration) (result.Sample, error)
+}
+
+// All are the workloads, in the order of tables.
+func All() []Workload {
+	free, pinned := BedKind{Backends: baseBackends}, BedKind{Backends: baseBackends, Pinned: true}
+	list := []Workload{
+		{Series: series("pingpong-pinned", "Latency of a 64-byte message at one connection, all on one core", "p50", "µs", false,
+			"p99 µs", "p999 µs", "rps 1/s"), Bed: pinned, run: keepAlive(1)},
+		{Series: series("pingpong", "Latency of a 64-byte message at one connection, cores free", "p50", "µs", false,
+			"p99 µs", "p999 µs", "rps 1/s"), Bed: free, run: keepAlive(1)},
+	}
+	for _, n := range []int{64, 512} {
+		list = append(list, Workload{Series: series(fmt.Sprintf("rps%d", n), fmt.Sprintf("Requests per second, %d keep-alive connections", n), "rps", "1/s", true,
+			"p50 µs", "p99 µs", "p999 µs", "client cores"), Bed: free, run: keepAlive(n)})
+	}
+	list = append(list, Workload{Series: series("connrate", "Connections per second, one 64-byte echo each, 16 at a time", "conns", "1/s", true,
+		"p50 µs", "p99 µs", "own cores"), Bed: free, run: connRate})
+	for _, up := range []bool{false, true} {
+		for _, n := range []int{1, 4, 32} {
+			list = append(list, bulkWorkload(n, up, free))
+		}
+	}
+	list = append(list,
+		Workload{Series: series("cpu5000", "Busy cores of the whole box at 5000 requests/s over 32 connections", "box", "cores", false,
+			"own cores", "p50 µs", "p99 µs", "rps 1/s"), Bed: free, run: fixedRate},
+		Workload{Series: series("memory", "Own memory of an idle session, after a byte each way", "kib5000", "KiB", false,
+			"kib1000 KiB", "kib9000 KiB"), Bed: free, Once: true, run: memory},
+		Workload{Series: series("stalled", "Memory of the box for a client that never reads", "mib", "MiB", false), Bed: free, Once: true, run: stalled},
+	)
+	for _, n := range []int{2, 16, 256, 1024} {
+		kind := BedKind{Backends: n}
+		list = append(list, Workload{Series: series(fmt.Sprintf("connrate-b%d", n), fmt.Sprintf("Connections per second with %d backends", n), "conns", "1/s", true,
+			"p50 µs", "p99 µs", "own cores", "pss KiB"), Bed: kind, run: connRate})
+	}
+	list = append(list,
+		Workload{Series: series("update", "Live update under load, 1000 backends: longest stall", "stall", "ms", false,
+			"lost connections", "apply ms", "applymax ms"), Bed: BedKind{Backends: 1000}, run: liveUpdate})
+	wan := BedKind{Backends: baseBackends, WAN: true}
+	for _, n := range []int{1, 32} {
+		w := bulkWorkload(n, false, wan)
+		w.Name, w.Title = fmt.Sprintf("wan-bulk%d", n), w.Title+", over a link of 50 ms and 1 % loss"
+		list = append(list, w)
+	}
+	return append(list, Workload{Series: series("wan-stalled", "Memory of the box for a client that never reads, over a link of 50 ms and 1 % loss", "mib", "MiB", false),
+		Bed: wan, Once: true, run: stalled})
+}
+
+func bulkWorkload(n int, up bool, bed BedKind) Workload {
+	name, way := fmt.Sprintf("bulk%d", n), "to the client"
+	if up {
+		name, way = name+"up", "to the backend"
+	}
+	streams := fmt.Sprintf("%d streams", n)
+	if n == 1 {
+		streams = "one stream"
+	}
+	return Workload{Series: series(name, "Bulk "+way+", "+streams, "gbits", "Gbit/s", true, "own cores"), Bed: bed, run: bulk(n, up)}
+}
+
+// series takes further metrics as "name unit".
+func series(name, title, metric, unit string, more bool, extra ...string) result.Series {
+	s := result.Series{Name: name, Title: title, Metric: metric, Unit: unit, More: more}
+	for _, e := range extra {
+		n, u, _ := strings.Cut(e, " ")
+		s.Extra = append(s.Extra, result.Metric{Name: n, Unit: u})
+	}
+	return s
+}
+
+// quickNames are the workloads of a quick run: those with a goal that fit.
+func quickNames() []string {
+	return []string{"pingpong-pinned", "rps64", "connrate", "bulk1", "bulk4", "cpu5000", "memory"}
+}
+
+// Quick are the workloads of a quick run.
+func Quick() []Workload {
+	list, err := Select(quickNames())
+	if err != nil {
+		panic(err) // the names stand a few lines above
+	}
+	return list
+}
+
+// Select finds workloads by name.
+func Select(names []string) ([]Workload, error) {
+	all := All()
+	var list []Workload
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(w Workload) bool { return w.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("unknown workload %q; there are %s", name, strings.Join(WorkloadNames(), ", "))
+		}
+		list = append(list, all[i])
+	}
+	return list, nil
+}
+
+// WorkloadNames are the names of all.
+func WorkloadNames() []string {
+	var names []string
+	for _, w := range All() {
+		names = append(names, w.Name)
+	}
+	return names
+}

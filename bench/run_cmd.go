@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"sluice/bench/contender"
+	"sluice/bench/measure"
+	"sluice/bench/report"
+	"sluice/bench/result"
+)
+
+// quickLimit leaves a run of two minutes time to end.
+const quickLimit = 105 * time.Second
+
+func contendersFlag() cli.Flag {
+	return &cli.StringFlag{Name: "c", Value: strings.Join(contender.Default(), ","), Usage: "contenders, of " + strings.Join(contender.Names(), ", ")}
+}
+
+func sluiceFlag() cli.Flag {
+	return &cli.StringFlag{Name: "sluice", Usage: "use this `PROGRAM` instead of building ./cmd/sluice"}
+}
+
+func runCommand() *cli.Command {
+	return &cli.Command{Name: "run", Usage: "everything, into bench/results and docs/benchmarks.md",
+		Flags: []cli.Flag{contendersFlag(), sluiceFlag(),
+			&cli.IntFlag{Name: "rounds", Value: 5},
+			&cli.Float64Flag{Name: "seconds", Value: 3, Usage: "of each sample"},
+			&cli.StringFlag{Name: "w", Usage: "only these workloads, separated by commas"}},
+		Action: func(c *cli.Context) error {
+			list := measure.All()
+			if c.String("w") != "" {
+				var err error
+				if list, err = measure.Select(strings.Split(c.String("w"), ",")); err != nil {
+					return err
+				}
+			}
+			root, err := sourceRoot()
+			if err != nil {
+				return err
+			}
+			run, err := do(c, "full", measure.Plan{Workloads: list, Rounds: max(c.Int("rounds"), 1)})
+			if err != nil {
+				return err
+			}
+			path, err := run.Save(filepath.Join(root, "bench", "results"))
+			if err != nil {
+				return err
+			}
+			fmt.Println("\nwritten:", path)
+			if err := report.Docs(run, filepath.Join(root, "docs")); err != nil {
+				return err
+			}
+			return measured(run)
+		}}
+}
+
+func quickCommand() *cli.Command {
+	return &cli.Command{Name: "quick", Usage: "the main figures in two minutes",
+		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), &cli.IntFlag{Name: "rounds", Value: 3},
+			&cli.Float64Flag{Name: "seconds", Value: .5, Usage: "of each sample"}},
+		Action: func(c *cli.Context) error {
+			plan := measure.Plan{Workloads: measure.Quick(), Rounds: max(c.Int("rounds"), 1), Short: true, Deadline: time.Now().Add(quickLimit)}
+			run, err := do(c, "quick", plan)
+			if err != nil {
+				return err
+			}
+			return measured(run)
+		}}
+}
+
+func oneCommand() *cli.Command {
+	return &cli.Command{Name: "one", Usage: "chosen workloads for chosen contenders",
+		Flags: []cli.Flag{contendersFlag(), sluiceFlag(),
+			&cli.StringFlag{Name: "w", Value: "pingpong-pinned", Usage: "workloads, separated by commas; `bench list` names them"},
+			&cli.IntFlag{Name: "rounds", Value: 3},
+			&cli.Float64Flag{Name: "seconds", Value: 1, Usage: "of each sample"},
+			&cli.IntFlag{Name: "backends", Usage: "their number, instead of the workload's"},
+			&cli.BoolFlag{Name: "pinned", Usage: "everything on core 0"},
+			&cli.StringFlag{Name: "o", Usage: "write the samples into this `FILE`'s directory as JSON"}},
+		Action: func(c *cli.Context) error {
+			list, err := measure.Select(strings.Split(c.String("w"), ","))
+			if err != nil {
+				return err
+			}
+			run, err := do(c, "one", measure.Plan{Workloads: list, Rounds: max(c.Int("rounds"), 1), Backends: c.Int("backends"), Pinned: c.Bool("pinned")})
+			if err != nil {
+				return err
+			}
+			if dir := c.String("o"); dir != "" {
+				if _, err := run.Save(dir); err != nil {
+					return err
+				}
+			}
+			return measured(run)
+		}}
+}
+
+func listCommand() *cli.Command {
+	return &cli.Command{Name: "list", Usage: "the workloads", Action: func(*cli.Context) error {
+		for _, w := range measure.All() {
+			fmt.Printf("%-16s %s\n", w.Name, w.Title)
+		}
+		return nil
+	}}
+}
+
+// do finds the contenders that the flags ask for, and runs the plan.
+func do(c *cli.Context, mode string, plan measure.Plan) (*result.Run, error) {
+	root, err := sourceRoot()
+	if err != nil {
+		return nil, err
+	}
+	dir, remove, err := measure.Temp()
+	if err != nil {
+		return nil, err
+	}
+	list, err := contender.Find(c.Context, strings.Split(c.String("c"), ","), c.String("sluice"), root, dir)
+	if err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	plan.Contenders, plan.Dir = list, dir
+	plan.Window = time.Duration(c.Float64("seconds") * float64(time.Second))
+	run, err := execute(c.Context, mode, plan, root)
+	return run, errors.Join(err, remove())
+}
+
+// execute runs the plan and prints what it found.
+func execute(ctx context.Context, mode string, plan measure.Plan, root string) (*result.Run, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the hosts are network namespaces: run it as root")
+	}
+	if err := raiseFiles(); err != nil {
+		return nil, err
+	}
+	run := &result.Run{Version: result.Version, Mode: mode, Started: time.Now(), Commit: commit(root), Machine: measure.Machine()}
+	for _, c := range plan.Contenders {
+		run.Contenders = append(run.Contenders, result.Contender{Name: c.Name, Version: c.Version})
+	}
+	terminal := report.NewTerminal(os.Stdout, isTerminal())
+	report.Machine(os.Stdout, run)
+	plan.Report = terminal
+	err := plan.Run(ctx, run)
+	run.Seconds = time.Since(run.Started).Seconds()
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range run.Notes {
+		fmt.Println("note:", note)
+	}
+	report.Goals(os.Stdout, run.Goals())
+	return run, nil
+}
+
+// measured is an error when something was not measured; goals don't matter.
+func measured(run *result.Run) error {
+	failed, all := 0, 0
+	for _, s := range run.Series {
+		for _, sample := range s.Samples {
+			all++
+			if sample.Error != "" {
+				failed++
+			}
+		}
+	}
+	if failed > 0 || all == 0 {
+		return fmt.Errorf("%d of %d samples could not be taken; the tables say why", failed, all)
+	}
+	return nil
+}
+
+// raiseFiles lets the load processes have as many descriptors as they may.
+func raiseFiles() error {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return err
+	}
+	lim.Cur = lim.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
+}
+
+func isTerminal() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// sourceRoot is the directory of the module that this is run in.
+func sourceRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	path := strings.TrimSpace(string(out))
+	if err != nil || path == "" || path == os.DevNull {
+		return "", errors.New("run it inside sluice's source tree, with go in the PATH")
+	}
+	return filepath.Dir(path), nil
+}
+
+// commit is what the tree is at, with a plus when it has changes.
+func commit(root string) string {
+	out, err := exec.Command("git", "-C", root, "describe", "--always", "--dirty=+", "--abbrev=10").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
