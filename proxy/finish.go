@@ -26,10 +26,10 @@ func (s *session) finish(status int, reason stats.EndReason) {
 	s.dropHeld(&s.cli)
 	s.dropHeld(&s.up)
 
+	// The line, and the place in pool and limits, before the sockets: who sees
+	// the end of a session finds it logged and its place free.
 	rec := s.recordOf(status)
 	s.flush()
-	s.closeEnd(&s.cli)
-	s.closeEnd(&s.up)
 	if s.backend != nil {
 		s.set.Pool.Release(s.backend, e.wall(l.now))
 	}
@@ -38,8 +38,10 @@ func (s *session) finish(status int, reason stats.EndReason) {
 	}
 	l.sessions.remove(s)
 	s.set.Counters.Active.Add(-1)
-	s.set.Counters.Ended(s.recordedDatapath(rec), status)
+	s.set.Counters.Ended(rec.Datapath, status)
 	e.record(rec, s.set.Config.AccessLog)
+	s.closeEnd(&s.cli)
+	s.closeEnd(&s.up)
 
 	if e.fds.Add(-2)+2 <= e.maxFDs && e.starved.Load() && e.starved.Swap(false) {
 		for _, l := range e.loops {
@@ -49,13 +51,6 @@ func (s *session) finish(status int, reason stats.EndReason) {
 	if e.live.Add(-1) == 0 {
 		e.tellIdle()
 	}
-}
-
-func (s *session) recordedDatapath(rec *stats.Session) string {
-	if rec.Datapath == "" {
-		return "-"
-	}
-	return rec.Datapath
 }
 
 // closeEnd closes one socket and takes it off the loop.
@@ -127,10 +122,10 @@ func (s *session) recordOf(status int) *stats.Session {
 }
 
 func (s *session) addresses(r *stats.Session) {
-	if s.peer.IsValid() || (s.set.Config.ProxyAccept && s.client.IsValid()) {
+	if s.told {
 		r.ProxyAddr = s.client
 	}
-	if s.peer.IsValid() || s.client.IsValid() {
+	if s.client.IsValid() {
 		r.Client.AddrPort = s.client
 		r.Server.AddrPort = s.server
 		return

@@ -57,7 +57,7 @@ func (s *session) readHeader(events uint32) {
 	}
 	rawRecv(s.cli.fd, b[:n], 0)
 	if src.IsValid() {
-		s.peer = s.client
+		s.told = true
 		s.client = src
 		if dst.IsValid() && s.set.Config.ProxySend != config.ProxyOff {
 			s.dest = dst

@@ -31,7 +31,7 @@ func (s *session) pump(src, dst *end) {
 		return
 	}
 	buf := s.loop.buf
-	for n := 0; src.readable && !src.eof && !src.broken && dst.held == nil; n++ {
+	for n := 0; src.readable && !src.eof && dst.held == nil; n++ {
 		if n == burst {
 			s.makeHot()
 			return
@@ -54,9 +54,12 @@ func (s *session) pump(src, dst *end) {
 		case errno == unix.EINTR:
 		default:
 			src.broken = true
+			src.readable = false
 		}
 	}
-	if src.eof && dst.held == nil && !dst.finished && !dst.broken {
+	// After a failed write the end that is read is no FIN: the error that
+	// said so has been taken by the write.
+	if src.eof && !src.broken && dst.held == nil && !dst.finished && !dst.broken {
 		s.passFIN(src, dst)
 	}
 }
@@ -169,32 +172,13 @@ func (s *session) lost() {
 		if !e.broken {
 			continue
 		}
-		o := e.other()
-		if !o.broken && !e.eof && e.readable {
-			// Found by writing: read the rest first.
-			e.broken = false
+		// What the broken one had still sent comes first.
+		for o := e.other(); e.readable && !e.eof && !o.broken && o.held == nil; {
 			s.pump(e, o)
-			if s.state != stateRelay {
-				return
-			}
-			e.broken = true
 		}
-		reason := stats.ClientReset
-		if e == &s.up {
-			reason = stats.BackendReset
-		}
-		s.endLost(reason)
+		s.cut(s.resetBy(e))
 		return
 	}
-}
-
-func (s *session) endLost(reason stats.EndReason) {
-	for _, e := range s.ends() {
-		if e.fd >= 0 {
-			lingerReset(e.fd)
-		}
-	}
-	s.finish(200, reason)
 }
 
 // makeHot has the session's pump go on after others had their turn.
@@ -203,6 +187,14 @@ func (s *session) makeHot() {
 		s.hot = true
 		s.loop.hot = append(s.loop.hot, s)
 	}
+}
+
+// resetBy names the end whose connection broke.
+func (s *session) resetBy(e *end) stats.EndReason {
+	if e == &s.cli {
+		return stats.ClientReset
+	}
+	return stats.BackendReset
 }
 
 // cut resets both sides at once.

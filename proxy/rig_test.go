@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -61,14 +60,20 @@ func defaults() *config.Listener {
 
 func newRig(t testing.TB, path string, backends []string, change func(*config.Listener)) *rig {
 	t.Helper()
+	return newRigOf(t, path, backends, change, Options{Loops: 2})
+}
+
+func newRigOf(t testing.TB, path string, backends []string, change func(*config.Listener), o Options) *rig {
+	t.Helper()
 	r := &rig{t: t}
-	o := Options{Loops: 2, Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Record: func(s *stats.Session, _ bool) {
+	o.Log = zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
+	o.Record = func(s *stats.Session, _ bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		c := *s
 		c.Attempts = append([]stats.Attempt(nil), s.Attempts...)
 		r.records = append(r.records, c)
-	}}
+	}
 	if path == "splice" {
 		s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 1024})
 		if err != nil {
@@ -199,8 +204,4 @@ func warm(t testing.TB, c net.Conn) {
 			t.Fatal(err)
 		}
 	}
-}
-
-func isReset(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) == false && err != nil && !errors.Is(err, io.EOF)
 }

@@ -55,7 +55,6 @@ type session struct {
 	cli, up    end
 
 	client netip.AddrPort // the TCP peer, or what its PROXY header said
-	peer   netip.AddrPort // the TCP peer if a header replaced it, else zero
 	server netip.AddrPort // the local end; zero if not needed or unix
 	dest   netip.AddrPort // where an accepted header says the client connected to; passed on in ours
 	begun  int64          // accept, monotonic ns
@@ -76,6 +75,7 @@ type session struct {
 	reason  stats.EndReason
 	hot     bool // in the loop's list of those that used up their burst
 	limited bool // counted by the listener's limits
+	told    bool // client is what a PROXY header said
 	noMap   bool // not to be tried for the map again
 
 	turns uint32 // reads that gave something

@@ -72,7 +72,7 @@ func (s *session) considerMap() {
 		c.eof || u.eof || c.broken || u.broken || c.rdhup || u.rdhup {
 		return
 	}
-	if !s.client.IsValid() && !s.peer.IsValid() || s.backend.Addr.Unix != "" {
+	if !s.client.IsValid() || s.backend.Addr.Unix != "" {
 		s.noMap = true // unix sockets don't enter a map
 		return
 	}
@@ -124,7 +124,7 @@ func (s *session) enterMap() {
 func (s *session) refusedByMap(err error) {
 	l, e := s.loop, s.loop.e
 	k := s.kern
-	touched := errors.Is(err, loader.ErrTouched)
+	touched := errors.Is(err, loader.ErrMoved)
 	k.in = false
 	s.kern = nil
 	e.flows[k.flow].Store(nil)
@@ -237,11 +237,7 @@ func (s *session) spliceReady(e *end, events uint32) {
 		i = 1
 	}
 	if events&unix.EPOLLERR != 0 {
-		reason := stats.ClientReset
-		if i == 1 {
-			reason = stats.BackendReset
-		}
-		s.endLost(reason)
+		s.cut(s.resetBy(e))
 		return
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !e.eof {
@@ -330,7 +326,7 @@ func (s *session) movePassed(i int) bool {
 			ok := s.flushHeld(dst)
 			s.forwardedUp(i)
 			if dst.broken {
-				s.endLost(s.resetBy(dst))
+				s.cut(s.resetBy(dst))
 				return false
 			}
 			if !ok {
@@ -355,7 +351,7 @@ func (s *session) movePassed(i int) bool {
 			s.gotBytes(src, got)
 			d.read += uint64(got)
 			if !s.give(dst, buf[:got]) {
-				s.endLost(s.resetBy(dst))
+				s.cut(s.resetBy(dst))
 				return false
 			}
 			s.forwardedUp(i)
@@ -363,17 +359,10 @@ func (s *session) movePassed(i int) bool {
 			src.readable = false
 		case errno == unix.EINTR:
 		default:
-			s.endLost(s.resetBy(src))
+			s.cut(s.resetBy(src))
 			return false
 		}
 	}
-}
-
-func (s *session) resetBy(e *end) stats.EndReason {
-	if e == &s.cli {
-		return stats.ClientReset
-	}
-	return stats.BackendReset
 }
 
 // forwardedUp tells the program how many of the passed bytes the target has:
@@ -419,7 +408,7 @@ func (s *session) passMappedFIN(i int, src, dst *end) bool {
 		return true
 	}
 	if e := rawShutdownWrite(dst.fd); e != 0 {
-		s.endLost(s.resetBy(dst))
+		s.cut(s.resetBy(dst))
 	}
 	return true
 }
@@ -472,7 +461,7 @@ func (s *session) handBack(i int) bool {
 func (s *session) lastActive() int64 {
 	last := s.last
 	if s.kern != nil && s.kern.in {
-		last = max(last, s.kern.half[0].LastActive(), s.kern.half[1].LastActive())
+		last = max(last, int64(s.kern.half[0].LastActive()), int64(s.kern.half[1].LastActive()))
 	}
 	return last
 }

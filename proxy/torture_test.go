@@ -5,6 +5,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -187,7 +189,9 @@ func (v *verdicts) side(who string, c *net.TCPConn, p plan, client bool) {
 		cut, first = p.Ending == clientResets, p.Ending == clientFirst
 	}
 	if err := chat(c, p.Chat, client); err != nil {
-		v.add(who, p, err)
+		if !reset || !errors.Is(err, syscall.ECONNRESET) { // a reset overtakes what waits to be sent
+			v.add(who, p, err)
+		}
 		return
 	}
 	sent := make(chan error, 1)
