@@ -17,6 +17,9 @@ import (
 	"sluice/bench/result"
 )
 
+// noiseLimit is how many cores may be busy with something else.
+const noiseLimit = .15
+
 // Plan is what a run does.
 type Plan struct {
 	Workloads  []Workload
@@ -127,6 +130,9 @@ func (p Plan) rounds(ctx context.Context, bed *Bed, w Workload, s *result.Series
 			sample.Round, sample.Contender = round, e.Name
 			if err != nil {
 				sample.Error = err.Error()
+			}
+			if bed.noise > noiseLimit {
+				sample.Marks = append(sample.Marks, "other load")
 			}
 			s.Samples = append(s.Samples, sample)
 		}
