@@ -39,6 +39,7 @@ func (c *Cache) fetch(p Package, dir string) error {
 		return err
 	}
 	a := &apt{dir: filepath.Join(c.dir, "apt", p.Name)}
+	defer os.RemoveAll(a.dir) // the lists are bigger than the kernel
 	if err := a.configure(p, from); err != nil {
 		return err
 	}

@@ -13,7 +13,8 @@ vmtest-run:
 vmtest: vmtest-run
 	CGO_ENABLED=0 go run ./vmtest/cmd/vmtest $(VMTEST_FLAGS)
 
-# A shell in a virtual machine with sluice, two backends and a client: VM_KERNEL=6.1 make vm
+# A shell in a virtual machine with sluice, two backends and a client: make vm VM_KERNEL=6.1
 vm: vmtest-run
-	CGO_ENABLED=0 go build -o vmtest/.vm-sluice ./cmd/sluice
-	./vmtest-run -kernel $(VM_KERNEL) -shell -tool bash -file /usr/local/bin/sluice=vmtest/.vm-sluice /bin/busybox sh vmtest/vm/setup.sh
+	@d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && \
+	CGO_ENABLED=0 go build -o "$$d/sluice" ./cmd/sluice && \
+	./vmtest-run -kernel $(VM_KERNEL) -shell -file "/usr/local/bin/sluice=$$d/sluice" "$$(command -v bash)" vmtest/vm/setup.sh
