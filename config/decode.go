@@ -143,7 +143,11 @@ func (d *decoder) duration(p pair, zero string, least, most time.Duration, into 
 	case v == 0 && zero != "":
 		*into = 0
 	case v < least || v > most:
-		d.fail(p.value.pos, "%s is %s, must be from %s to %s%s", p.key, quote(s), short(least), short(most), orZero(zero))
+		from := "from " + short(least)
+		if least == 1 {
+			from = "more than 0s, up"
+		}
+		d.fail(p.value.pos, "%s is %s, must be %s to %s%s", p.key, quote(s), from, short(most), orZero(zero))
 	default:
 		*into = v
 	}
@@ -183,7 +187,7 @@ func choice[T ~string](d *decoder, p pair, into *T, words ...T) {
 	case slices.Contains(known, s):
 		*into = T(s)
 	default:
-		d.fail(p.value.pos, "%s is %s%s", p.key, quote(s), hint(s, known, ""))
+		d.fail(p.value.pos, "%s is %s, must be one of %s", p.key, quote(s), strings.Join(known, ", "))
 	}
 }
 

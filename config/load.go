@@ -119,11 +119,14 @@ func (d *decoder) root(n *node) *Config {
 			})
 		}},
 	})
-	if n.kind == mapKind && len(c.Listeners) == 0 {
+	at := n.get("listeners")
+	if n.kind == mapKind && len(c.Listeners) == 0 && (at == nil || at.value.kind == nullKind || at.value.kind == listKind) {
 		d.fail(listenersAt, "no listener, must have one at least under listeners")
 	}
 	d.resolve(c, inline)
-	d.checkPools(c, refs)
+	if at := n.get("pools"); at == nil || at.value.kind == mapKind || at.value.kind == nullKind {
+		d.checkPools(c, refs)
+	}
 	d.overlaps(c)
 	return c
 }

@@ -64,7 +64,11 @@ func (c *converter) value(n ast.Node, at Position) *node {
 	case *ast.SequenceNode:
 		list := &node{kind: listKind, pos: place(n.Start)}
 		for _, item := range n.Values {
-			list.items = append(list.items, c.value(item, list.pos))
+			at := list.pos
+			if null, ok := item.(*ast.NullNode); ok {
+				at = place(null.Token)
+			}
+			list.items = append(list.items, c.value(item, at))
 		}
 		return list
 	case *ast.MappingNode:

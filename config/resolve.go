@@ -83,12 +83,19 @@ func (d *decoder) overlaps(c *Config) {
 			d.bindCheck(exact, ports, &bound{a, l.ListenPos[i], "listen address " + quote(a.String())})
 		}
 	}
-	if !c.Stats.Off {
-		whose := "stats address " + quote(c.Stats.Address.String())
-		if !c.Stats.Explicit {
-			whose = "the default of stats, " + quote(c.Stats.Address.String()) + ","
+	switch s := &c.Stats; {
+	case s.Off:
+	case s.Explicit:
+		d.bindCheck(exact, ports, &bound{s.Address, s.Pos, "stats address " + quote(s.Address.String())})
+	default:
+		b := &bound{address: s.Address}
+		before := exact[s.Address.same()]
+		if before == nil && ports[s.Address.Port] != nil {
+			before = ports[s.Address.Port].clash(b)
 		}
-		d.bindCheck(exact, ports, &bound{c.Stats.Address, c.Stats.Pos, whose})
+		if before != nil {
+			d.fail(before.pos, "%s takes the default address of stats, must be another port, or stats must be written: another address, or off", before.whose)
+		}
 	}
 }
 
@@ -107,26 +114,32 @@ func (d *decoder) bindCheck(exact map[Address]*bound, ports map[uint16]*onPort, 
 		p = &onPort{}
 		ports[b.address.Port] = p
 	}
-	is4 := b.address.Addr.Is4()
-	clash := p.both
-	switch {
-	case clash != nil:
-	case b.address.Any:
-		clash = p.first
-	case is4 && b.address.Wildcard():
-		clash = p.firstV4
-	case is4:
-		clash = p.v4
-	}
-	if clash != nil {
+	if clash := p.clash(b); clash != nil {
 		d.fail(b.pos, "%s overlaps with %s at %s, must be one of the two or another port: a wildcard takes all addresses of port %s",
 			b.whose, quote(clash.address.String()), placeOf(clash.pos), strconv.Itoa(int(b.address.Port)))
 		return
 	}
-	p.add(b, is4)
+	p.add(b)
 }
 
-func (p *onPort) add(b *bound, is4 bool) {
+// clash returns what b can't be bound beside, or nil.
+func (p *onPort) clash(b *bound) *bound {
+	is4 := b.address.Addr.Is4()
+	switch {
+	case p.both != nil:
+		return p.both
+	case b.address.Any:
+		return p.first
+	case is4 && b.address.Wildcard():
+		return p.firstV4
+	case is4:
+		return p.v4
+	}
+	return nil
+}
+
+func (p *onPort) add(b *bound) {
+	is4 := b.address.Addr.Is4()
 	if p.first == nil {
 		p.first = b
 	}

@@ -103,26 +103,40 @@ func parse(data []byte) (doc *ast.DocumentNode, bad []problem) {
 }
 
 // tooDeep finds nesting beyond maxDepth before the parser recurses into it: by
-// brackets, and by the columns at which entries of block style begin.
+// brackets, by the columns at which entries of block style begin, and by
+// anchors and tags before one value.
 func tooDeep(tokens token.Tokens) (Position, bool) {
-	flow := 0
+	flow, chain := 0, 0
 	var columns []int
-	for _, t := range tokens {
+	for i, t := range tokens {
+		begin := 0
 		switch t.Type {
 		case token.SequenceStartType, token.MappingStartType:
 			flow++
 		case token.SequenceEndType, token.MappingEndType:
 			flow--
-		case token.SequenceEntryType, token.MappingValueType, token.MappingKeyType, token.TagType, token.AnchorType:
-			for len(columns) > 0 && columns[len(columns)-1] >= t.Position.Column {
-				columns = columns[:len(columns)-1]
-			}
-			if flow <= 0 {
-				columns = append(columns, t.Position.Column)
+		case token.SequenceEntryType, token.MappingKeyType:
+			begin = t.Position.Column
+		case token.MappingValueType: // an entry begins with its key
+			begin = t.Position.Column
+			if i > 0 && tokens[i-1].Position.Line == t.Position.Line {
+				begin = tokens[i-1].Position.Column
 			}
 		}
+		if begin > 0 && flow <= 0 {
+			for len(columns) > 0 && columns[len(columns)-1] >= begin {
+				columns = columns[:len(columns)-1]
+			}
+			columns = append(columns, begin)
+		}
+		switch {
+		case t.Type == token.TagType || t.Type == token.AnchorType:
+			chain++
+		case i == 0 || tokens[i-1].Type != token.AnchorType: // else it is the anchor's name
+			chain = 0
+		}
 		// A key and its entry's hyphen are two columns of one level.
-		if flow > maxDepth || len(columns) > 2*maxDepth {
+		if flow > maxDepth || chain > maxDepth || len(columns) > 2*maxDepth {
 			return place(t), true
 		}
 	}
