@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,9 +31,10 @@ type job struct {
 
 // build compiles the suites once and, if asked to, sluice itself for its own
 // judgement of a kernel.
-func build(ctx context.Context, tmp string, suites []string, sluice bool) ([]job, error) {
+func build(ctx context.Context, tmp string, suites [][]string, sluice bool) ([]job, error) {
 	var jobs []job
-	for _, s := range suites {
+	for _, suite := range suites {
+		s := suite[0]
 		dir, err := filepath.Abs(s)
 		if err != nil {
 			return nil, err
@@ -46,7 +48,7 @@ func build(ctx context.Context, tmp string, suites []string, sluice bool) ([]job
 			fmt.Printf("%s has no tests\n", s)
 			continue
 		}
-		jobs = append(jobs, job{name: s, dir: dir, command: []string{bin}, isTest: true})
+		jobs = append(jobs, job{name: s, dir: dir, command: append([]string{bin}, suite[1:]...), isTest: true})
 	}
 	if !sluice {
 		return jobs, nil
@@ -89,7 +91,7 @@ func onKernel(ctx context.Context, cache *vmtest.Cache, o *options, name string,
 			Memory: 2048, CPUs: 2, Timeout: o.timeout + 30*time.Second, Stdout: &out,
 		}
 		if j.isTest {
-			s.Command = append(s.Command, "-test.v", "-test.timeout="+o.timeout.String())
+			s.Command = append(slices.Clone(s.Command), "-test.v", "-test.timeout="+o.timeout.String())
 		}
 		res, err := vmtest.Run(ctx, cache, s)
 		if err != nil {

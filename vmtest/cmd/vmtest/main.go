@@ -35,7 +35,8 @@ func main() {
 }
 
 type options struct {
-	kernels, suites []string
+	kernels         []string
+	suites          [][]string // package, further arguments for its test binary
 	out, logs       string
 	timeout         time.Duration
 	refresh, sluice bool
@@ -58,13 +59,15 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("stray argument %q", f.Arg(0))
 	}
 	if *suites != "" {
-		o.suites = strings.Split(*suites, ",")
+		for s := range strings.SplitSeq(*suites, ",") {
+			o.suites = append(o.suites, []string{s})
+		}
 	} else {
 		text, err := os.ReadFile("vmtest/suites")
 		if err != nil {
 			return nil, fmt.Errorf("start this in the tree's root: %w", err)
 		}
-		o.suites = words(string(text))
+		o.suites = lines(string(text))
 	}
 	if *kernels != "" {
 		o.kernels, o.out = strings.Split(*kernels, ","), ""
@@ -77,12 +80,14 @@ func parse(args []string) (*options, error) {
 	return o, err
 }
 
-// words are the lines of a list file, without comments.
-func words(text string) []string {
-	var all []string
+// lines are the lines of a list file in words, without comments.
+func lines(text string) [][]string {
+	var all [][]string
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
-		all = append(all, strings.Fields(line)...)
+		if f := strings.Fields(line); len(f) > 0 {
+			all = append(all, f)
+		}
 	}
 	return all
 }
