@@ -46,6 +46,8 @@ type Splice struct {
 type rules struct {
 	noDropFin, noMark, noBehind, noTarget, noAnnounce bool // in the program
 	noKick                                            bool // in Add
+	noTurn                                            bool // in the self-test: a write overtakes what waits
+	noWait                                            bool // in the self-test: a FIN is handed on at once
 }
 
 // NewSplice loads the program and its maps. It needs CAP_BPF, CAP_NET_ADMIN
