@@ -51,7 +51,8 @@ type loop struct {
 	free  []int32
 	gen   int32
 
-	now    int64 // monotonic, ns, taken after each wait
+	now    int64  // monotonic, ns, taken after each wait
+	wakes  uint64 // how often a wait has ended
 	timers timerHeap
 	hot    []*session // directions that used up their burst
 	spare  [][]byte
@@ -181,6 +182,7 @@ func (l *loop) run() {
 	for !l.quit {
 		n, err := unix.EpollWait(l.epfd, events, l.timeout())
 		l.now = l.e.clock()
+		l.wakes++
 		if err != nil && err != unix.EINTR {
 			// Only a bug makes epoll_wait fail; going round without rest
 			// would hide it behind a busy core.

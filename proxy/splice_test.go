@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"sluice/stats"
+)
+
+// wakes is how often the loops have been woken, the look itself aside.
+func (r *rig) wakes() uint64 {
+	var n uint64
+	for _, l := range r.engine.loops {
+		l.call(func() { n += l.wakes })
+	}
+	return n
+}
+
+// A message that the kernel moves wakes nobody in userspace (rule 8).
+func TestSplicedMessagesWakeNobody(t *testing.T) {
+	onSplice(t, func(t *testing.T) {
+		r := newRig(t, "splice", []string{serve(t, echo)}, nil)
+		c := r.dial()
+		defer c.Close()
+		warm(t, c)
+		before, start := r.wakes(), time.Now()
+		for range 50 {
+			warm(t, c)
+		}
+		// Looking costs a wake a loop, and the sweep one a second.
+		allowed := uint64(len(r.engine.loops)) * (2 + uint64(time.Since(start)/time.Second))
+		if n := r.wakes() - before; n > allowed+4 {
+			t.Errorf("%d wake-ups for 2000 spliced messages each way", n)
+		}
+	})
+}
+
+func onSplice(t *testing.T, f func(t *testing.T)) {
+	datapaths(t, func(t *testing.T, path string) {
+		if path == "splice" {
+			f(t)
+		}
+	})
+}
+
+// Bytes of a spliced session are in the counters while it lives.
+func TestFlushCountsSplicedBytes(t *testing.T) {
+	datapaths(t, func(t *testing.T, path string) {
+		r := newRig(t, path, []string{serve(t, echo)}, nil)
+		c := r.dial()
+		defer c.Close()
+		warm(t, c)
+		warm(t, c)
+		r.engine.Flush()
+		if got := r.settings.Counters.Received.Load(); got != 2*warmBytes {
+			t.Errorf("received %d", got)
+		}
+		if got := r.settings.Counters.Sent.Load(); got != 2*warmBytes {
+			t.Errorf("sent %d", got)
+		}
+		b := r.pool.Backends()[0].Snapshot(time.Now())
+		if b.Received != 2*warmBytes || b.Sent != 2*warmBytes || b.Active != 1 {
+			t.Errorf("backend %+v", b)
+		}
+		f := r.engine.Flows(10)
+		if len(f) != 1 || f[0].Datapath != path || f[0].BytesSent != 2*warmBytes || f[0].Client != c.LocalAddr().String() {
+			t.Errorf("flows %+v", f)
+		}
+		c.Close()
+		expect(t, r.ended(1)[0], 200, stats.ClientClosed, 2*warmBytes, 2*warmBytes)
+		if got := r.settings.Counters.Received.Load(); got != 2*warmBytes {
+			t.Errorf("received %d after the end", got)
+		}
+	})
+}
+
+// Clients that never read, before a backend that never stops: what is taken
+// from the backend stays bounded and flat, and the service goes on. The bound
+// (docs/splice.md): the mark, one aggregated packet, a chunk of ours, and the
+// sockets' own buffers, whose limits the kernel sets.
+func TestSlowReadersAreBounded(t *testing.T) {
+	const clients = 200
+	const bound = 16 << 20
+	datapaths(t, func(t *testing.T, path string) {
+		flood := serve(t, func(c net.Conn) {
+			io.CopyN(c, struct{ io.Reader }{c}, warmBytes)
+			b := make([]byte, 32<<10)
+			for {
+				if _, err := c.Write(b); err != nil {
+					return
+				}
+			}
+		})
+		r := newRig(t, path, []string{flood}, nil)
+		var cs []net.Conn
+		for range clients {
+			c := r.dial()
+			warm(t, c)
+			cs = append(cs, c)
+		}
+		taken := func() uint64 {
+			r.engine.Flush()
+			return r.pool.Backends()[0].Snapshot(time.Now()).Received
+		}
+		last := taken()
+		flat := false
+		for range 60 {
+			time.Sleep(500 * time.Millisecond)
+			now := taken()
+			if now > clients*bound {
+				t.Fatalf("%d bytes taken for %d clients that don't read: no bound", now, clients)
+			}
+			if flat = now == last; flat {
+				break
+			}
+			last = now
+		}
+		if !flat {
+			t.Errorf("still growing at %d bytes", last)
+		}
+		t.Logf("%s: %.2f MiB taken for each", path, float64(last)/clients/(1<<20))
+		for _, c := range cs {
+			c.Close()
+		}
+		r.ended(clients)
+		if n := r.engine.Sessions(); n != 0 {
+			t.Errorf("%d sessions left", n)
+		}
+	})
+}
+
+// A session that turned bulk in the map, with a target that reads in fits:
+// every byte in order, and the direction goes back to the kernel when quiet.
+func TestTakeOverAndHandBack(t *testing.T) {
+	onSplice(t, func(t *testing.T) {
+		const size = 48 << 20
+		r := newRig(t, "splice", []string{serve(t, func(c net.Conn) {
+			io.CopyN(c, struct{ io.Reader }{c}, warmBytes)
+			io.CopyN(c, newStream(7, 'd'), size)
+			io.Copy(struct{ io.Writer }{c}, c)
+		})}, nil)
+		c := r.dial()
+		defer c.Close()
+		warm(t, c)
+		time.Sleep(300 * time.Millisecond) // the target's queues fill up
+		if n, err := readAll(io.LimitReader(c, size), newStream(7, 'd'), 50); err != nil || n != size {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		s := r.session()
+		var took bool
+		s.loop.call(func() { took = s.kern != nil && s.kern.half[1].Passed() > 0 })
+		if !took {
+			t.Error("userspace never took over: the mark was not reached")
+		}
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			var armed bool
+			s.loop.call(func() { armed = s.kern.dir[1].armed })
+			if !armed {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the direction never went back to the kernel")
+			}
+		}
+		before := s.kern.half[1].Redirected()
+		warm(t, c)
+		if s.kern.half[1].Redirected() != before+warmBytes {
+			t.Error("the kernel doesn't move the bytes again")
+		}
+		c.CloseWrite()
+		io.ReadAll(c)
+		expect(t, r.ended(1)[0], 200, stats.ClientClosed, 2*warmBytes, 2*warmBytes+size)
+	})
+}
+
+// session is the only one there is.
+func (r *rig) session() *session {
+	r.t.Helper()
+	var s *session
+	for _, l := range r.engine.loops {
+		l.call(func() {
+			if l.sessions.head != nil {
+				s = l.sessions.head
+			}
+		})
+	}
+	if s == nil {
+		r.t.Fatal("no session")
+	}
+	return s
+}
