@@ -127,8 +127,15 @@ func TestManyKeysAreNotDeep(t *testing.T) {
 // What makes a recursive parser overflow is refused before it.
 func TestDeep(t *testing.T) {
 	for _, s := range []string{"[", "{a: ", "- ", "? ", "!!a ", "&a ", "a:\n - "} {
-		if _, err := Load("f", []byte(strings.Repeat(s, 100000))); err == nil {
+		if _, err := Load("f", []byte(strings.Repeat(s, 2000))); err == nil {
 			t.Errorf("%q accepted", s)
 		}
+	}
+}
+
+func TestManyKeys(t *testing.T) {
+	_, err := Load("f", []byte(strings.Repeat("a: 1\n", maxKeys+1)))
+	if err == nil || err.Error() != "f:10001:2: more than 10000 keys in one mapping, must be fewer" {
+		t.Errorf("%.200v", err)
 	}
 }

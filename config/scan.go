@@ -20,6 +20,7 @@ import (
 const (
 	maxFileBytes = 4 << 20
 	maxDepth     = 32      // nested lists and mappings; a real file has six
+	maxKeys      = 10000   // of one mapping, for which the parser takes quadratic time
 	maxValues    = 1 << 20 // visited, with aliases and merge keys expanded
 )
 
@@ -77,8 +78,8 @@ func parse(data []byte) (doc *ast.DocumentNode, bad []problem) {
 		data = bytes.ReplaceAll(data, []byte{'\t'}, []byte{' '})
 	}
 	tokens := rejoin(lexer.Tokenize(string(data)))
-	if pos, deep := tooDeep(tokens); deep {
-		return nil, []problem{{pos, fmt.Sprintf("more than %d levels of nesting, must be fewer", maxDepth)}}
+	if bad := checkShape(tokens); bad != nil {
+		return nil, bad
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
@@ -102,12 +103,16 @@ func parse(data []byte) (doc *ast.DocumentNode, bad []problem) {
 	return doc, nil
 }
 
-// tooDeep finds nesting beyond maxDepth before the parser recurses into it: by
+// level is a list or mapping in block style: where its entries begin, and how
+// many keys it has.
+type level struct{ column, keys int }
+
+// checkShape finds nesting beyond maxDepth before the parser recurses into it: by
 // brackets, by the columns at which entries of block style begin, and by
 // anchors and tags before one value.
-func tooDeep(tokens token.Tokens) (Position, bool) {
+func checkShape(tokens token.Tokens) []problem {
 	flow, chain := 0, 0
-	var columns []int
+	var levels []level
 	for i, t := range tokens {
 		begin := 0
 		switch t.Type {
@@ -124,10 +129,12 @@ func tooDeep(tokens token.Tokens) (Position, bool) {
 			}
 		}
 		if begin > 0 && flow <= 0 {
-			for len(columns) > 0 && columns[len(columns)-1] >= begin {
-				columns = columns[:len(columns)-1]
+			if levels = enter(levels, begin); t.Type == token.MappingValueType {
+				levels[len(levels)-1].keys++
 			}
-			columns = append(columns, begin)
+			if levels[len(levels)-1].keys > maxKeys {
+				return []problem{{place(t), fmt.Sprintf("more than %d keys in one mapping, must be fewer", maxKeys)}}
+			}
 		}
 		switch {
 		case t.Type == token.TagType || t.Type == token.AnchorType:
@@ -136,11 +143,23 @@ func tooDeep(tokens token.Tokens) (Position, bool) {
 			chain = 0
 		}
 		// A key and its entry's hyphen are two columns of one level.
-		if flow > maxDepth || chain > maxDepth || len(columns) > 2*maxDepth {
-			return place(t), true
+		if flow > maxDepth || chain > maxDepth || len(levels) > 2*maxDepth {
+			return []problem{{place(t), fmt.Sprintf("more than %d levels of nesting, must be fewer", maxDepth)}}
 		}
 	}
-	return Position{}, false
+	return nil
+}
+
+// enter leaves the levels that begin further right than column, and adds one
+// there if there is none.
+func enter(levels []level, column int) []level {
+	for len(levels) > 0 && levels[len(levels)-1].column > column {
+		levels = levels[:len(levels)-1]
+	}
+	if len(levels) > 0 && levels[len(levels)-1].column == column {
+		return levels
+	}
+	return append(levels, level{column: column})
 }
 
 func syntaxProblem(err error) problem {
