@@ -21,7 +21,7 @@ const (
 	maxFileBytes = 4 << 20
 	maxDepth     = 32      // nested lists and mappings; a real file has six
 	maxKeys      = 10000   // of one mapping, for which the parser takes quadratic time
-	maxValues    = 1 << 20 // visited, with aliases and merge keys expanded
+	maxValues    = 1 << 18 // visited, with aliases and merge keys expanded
 )
 
 // problem is an error before its file is known.
