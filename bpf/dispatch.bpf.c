@@ -14,34 +14,31 @@
 /* How long a pick stands for retransmissions of its SYN. Tests shorten it. */
 const volatile __u64 pick_life_ns = 60 * NS_PER_S;
 
-static __always_inline void put_v4(__u8 to[16], __u32 addr)
+/* Loads from the context have to be at constant offsets from its start; the
+ * compiler would otherwise merge those of the two families into one.
+ */
+#define CTX(field) (*(volatile typeof(ctx->field) *)&ctx->field)
+
+static __always_inline void put_v4(__u32 to[4], __u32 addr)
 {
-	__u32 words[4] = {0, 0, bpf_htonl(0xffff), addr};
-
-	__builtin_memcpy(to, words, 16);
-}
-
-static __always_inline void put_v6(__u8 to[16], __u32 w0, __u32 w1, __u32 w2, __u32 w3)
-{
-	__u32 words[4] = {w0, w1, w2, w3};
-
-	__builtin_memcpy(to, words, 16);
+	to[0] = to[1] = 0;
+	to[2] = bpf_htonl(0xffff);
+	to[3] = addr;
 }
 
 /* The address itself, then the wildcard of its family. */
-static __always_inline __u32 *find_listener(struct bpf_sk_lookup *ctx, const __u8 server[16])
+static __always_inline __u32 *find_listener(const __u32 server[4], __u16 port, bool v4)
 {
-	struct listener_key key = {.port = ctx->local_port};
+	struct listener_key key = {.port = port};
 	__u32 *slot;
 
-	__builtin_memcpy(key.addr, server, 16);
+	__builtin_memcpy(key.addr, server, sizeof(key.addr));
 	slot = bpf_map_lookup_elem(&listeners, &key);
 	if (slot)
 		return slot;
-	if (ctx->family == AF_INET)
+	__builtin_memset(key.addr, 0, sizeof(key.addr));
+	if (v4)
 		put_v4(key.addr, 0);
-	else
-		put_v6(key.addr, 0, 0, 0, 0);
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
@@ -73,17 +70,21 @@ int dispatch(struct bpf_sk_lookup *ctx)
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
 	if (ctx->family == AF_INET) {
-		put_v4(tuple.client, ctx->remote_ip4);
-		put_v4(tuple.server, ctx->local_ip4);
+		put_v4(tuple.client, CTX(remote_ip4));
+		put_v4(tuple.server, CTX(local_ip4));
 	} else if (ctx->family == AF_INET6) {
-		put_v6(tuple.client, ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
-		       ctx->remote_ip6[3]);
-		put_v6(tuple.server, ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-		       ctx->local_ip6[3]);
+		tuple.client[0] = CTX(remote_ip6[0]);
+		tuple.client[1] = CTX(remote_ip6[1]);
+		tuple.client[2] = CTX(remote_ip6[2]);
+		tuple.client[3] = CTX(remote_ip6[3]);
+		tuple.server[0] = CTX(local_ip6[0]);
+		tuple.server[1] = CTX(local_ip6[1]);
+		tuple.server[2] = CTX(local_ip6[2]);
+		tuple.server[3] = CTX(local_ip6[3]);
 	} else {
 		return SK_PASS;
 	}
-	slot = find_listener(ctx, tuple.server);
+	slot = find_listener(tuple.server, ctx->local_port, ctx->family == AF_INET);
 	if (!slot)
 		return SK_PASS;
 

@@ -27,7 +27,7 @@ type DispatchBoard struct {
 
 type DispatchListenerKey struct {
 	_    structs.HostLayout
-	Addr [16]uint8
+	Addr [4]uint32
 	Port uint16
 	Pad  uint16
 }
@@ -46,8 +46,8 @@ type DispatchPicks struct {
 
 type DispatchTuple struct {
 	_          structs.HostLayout
-	Client     [16]uint8
-	Server     [16]uint8
+	Client     [4]uint32
+	Server     [4]uint32
 	ClientPort uint16
 	ServerPort uint16
 }

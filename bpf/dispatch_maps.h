@@ -12,7 +12,7 @@
  * the wildcards are ::ffff:0.0.0.0 and ::.
  */
 struct listener_key {
-	__u8 addr[16];
+	__u32 addr[4]; /* network order */
 	__u16 port; /* host order */
 	__u16 pad;
 };
@@ -39,8 +39,8 @@ struct picks {
 
 /* A connection as the accepting side sees it; both ports in network order. */
 struct tuple {
-	__u8 client[16];
-	__u8 server[16];
+	__u32 client[4]; /* network order */
+	__u32 server[4];
 	__be16 client_port;
 	__be16 server_port;
 };

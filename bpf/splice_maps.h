@@ -42,12 +42,14 @@ enum splice_outcome {
 	SPLICE_OUTCOMES,
 };
 
-/* Sockets that run the verdict. Sized by the loader: 2 * flows. */
+/* Sockets that run the verdict. Sized by the loader: 2 * flows. Written as
+ * descriptors; with values of 64 bits, reading gives the cookies.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
 	__uint(max_entries, 2 * DEFAULT_FLOWS);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, __u64);
 } verdicts SEC(".maps");
 
 /* Sockets to redirect to: the same ones, in a map of their own, so that both
@@ -57,7 +59,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
 	__uint(max_entries, 2 * DEFAULT_FLOWS);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, __u64);
 } targets SEC(".maps");
 
 /* socket cookie -> index. Cookies aren't reused, ports and addresses are. */

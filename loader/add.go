@@ -19,8 +19,8 @@ var ErrMoved = errors.New("bytes had already moved: the session has to be reset"
 // entry is one map entry's key and value, on the heap for the kernel to read.
 type entry struct {
 	cookie uint64
+	fd     uint64
 	index  uint32
-	fd     uint32
 }
 
 // Add has the kernel move the bytes between the two sockets of a flow, both
@@ -31,7 +31,7 @@ type entry struct {
 // are as before and can be relayed. EOPNOTSUPP: one of them isn't
 // established any more, because its peer has closed.
 func (s *Splice) Add(flow uint32, clientFD, backendFD int) error {
-	e := [2]entry{{fd: uint32(clientFD), index: 2 * flow}, {fd: uint32(backendFD), index: 2*flow + 1}}
+	e := [2]entry{{fd: uint64(clientFD), index: 2 * flow}, {fd: uint64(backendFD), index: 2*flow + 1}}
 	for i := range e {
 		cookie, err := unix.GetsockoptUint64(int(e[i].fd), unix.SOL_SOCKET, unix.SO_COOKIE)
 		if err != nil {

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -166,11 +167,11 @@ func (d *Dispatch) DeleteListener(addr netip.AddrPort, any bool) error {
 
 func listenerKeys(addr netip.AddrPort, any bool) []bpf.DispatchListenerKey {
 	if !any {
-		return []bpf.DispatchListenerKey{{Addr: addr.Addr().As16(), Port: addr.Port()}}
+		return []bpf.DispatchListenerKey{{Addr: words(addr.Addr()), Port: addr.Port()}}
 	}
 	return []bpf.DispatchListenerKey{
-		{Addr: netip.IPv6Unspecified().As16(), Port: addr.Port()},
-		{Addr: netip.IPv4Unspecified().As16(), Port: addr.Port()}, // As16 gives ::ffff:0.0.0.0
+		{Addr: words(netip.IPv6Unspecified()), Port: addr.Port()},
+		{Addr: words(netip.IPv4Unspecified()), Port: addr.Port()}, // ::ffff:0.0.0.0
 	}
 }
 
@@ -186,7 +187,7 @@ type redeemable struct {
 // new pick. ok is false when there is none, or one older than 60 s.
 func (d *Dispatch) Redeem(client, server netip.AddrPort) (backendID uint32, ok bool) {
 	r := redeemable{key: bpf.DispatchTuple{
-		Client: client.Addr().As16(), Server: server.Addr().As16(),
+		Client: words(client.Addr()), Server: words(server.Addr()),
 		ClientPort: networkOrder(client.Port()), ServerPort: networkOrder(server.Port()),
 	}}
 	if !d.redeem(&r) {
@@ -215,10 +216,20 @@ func (d *Dispatch) redeem(r *redeemable) bool {
 	return true
 }
 
+// words gives an address as the programs store it: IPv6, or IPv4 mapped to
+// it, in network order.
+func words(a netip.Addr) [4]uint32 {
+	b := a.As16()
+	var w [4]uint32
+	for i := range w {
+		w[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return w
+}
+
 // networkOrder gives a port as the kernel stores it.
 func networkOrder(port uint16) uint16 {
-	b := [2]byte{byte(port >> 8), byte(port)}
-	return *(*uint16)(unsafe.Pointer(&b))
+	return binary.NativeEndian.Uint16([]byte{byte(port >> 8), byte(port)})
 }
 
 // Sweep deletes picks older than 60 s that nobody redeemed: SYNs that never

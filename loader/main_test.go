@@ -39,8 +39,7 @@ func inNamespace(t *testing.T, f func(t *testing.T)) {
 func must[T any](t *testing.T, v T, err error) T {
 	t.Helper()
 	if err != nil {
-		t.Error(err)
-		runtime.Goexit()
+		t.Fatal(err)
 	}
 	return v
 }

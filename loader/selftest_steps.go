@@ -185,7 +185,7 @@ func stepMissing(r *rig) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	index, fd := 2*r.flow, uint32(r.front)
+	index, fd := 2*r.flow, uint64(r.front)
 	r.s.cookies[r.flow][0] = cookie
 	r.half(0).Reset(testMark)
 	for _, put := range []struct {

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// withRig runs f as a step of the self-test, on fresh sockets.
+func withRig(t *testing.T, o SpliceOptions, f func(t *testing.T, r *rig)) {
+	t.Helper()
+	inNamespace(t, func(t *testing.T) {
+		s := must1(t, func() (*Splice, error) { return NewSplice(o) })
+		defer func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		_, err := runStep(context.Background(), s, step{run: func(r *rig) (string, error) {
+			r.deadline = time.Now().Add(20 * time.Second)
+			f(t, r)
+			return "", nil
+		}})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// has says whether a map has the key.
+func has(m *ebpf.Map, key any) bool {
+	var v [8]byte
+	return m.Lookup(key, unsafe.Pointer(&v)) == nil
+}
+
+// nothingLeft checks that Add undid everything.
+func nothingLeft(t *testing.T, r *rig) {
+	t.Helper()
+	var key uint64
+	var val uint32
+	if it := r.s.objs.Places.Iterate(); it.Next(&key, &val) {
+		t.Errorf("socket %d is still recorded", key)
+	}
+	for side := range uint32(2) {
+		i := 2*r.flow + side
+		for _, m := range []*ebpf.Map{r.s.objs.Verdicts, r.s.objs.Targets} {
+			if has(m, i) {
+				t.Errorf("index %d is still in %s", i, m)
+			}
+		}
+	}
+}
+
+// A failure at each step of Add leaves nothing, and the sockets as they were.
+func TestAddUndoes(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		prepare func(t *testing.T, r *rig) (client, back int)
+		want    error
+	}{
+		{"client isn't a socket", func(t *testing.T, r *rig) (int, int) { return 0, r.back }, unix.ENOTSOCK},
+		{"backend is closed", func(t *testing.T, r *rig) (int, int) { return r.front, 1 << 20 }, unix.EBADF},
+		{"backend has closed its side", func(t *testing.T, r *rig) (int, int) {
+			must(t, 0, unix.Shutdown(r.server, unix.SHUT_WR))
+			must(t, 0, r.wait(r.back, unix.POLLRDHUP))
+			return r.front, r.back
+		}, unix.EOPNOTSUPP},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
+				client, back := c.prepare(t, r)
+				err := r.s.Add(r.flow, client, back)
+				if !errors.Is(err, c.want) || errors.Is(err, ErrMoved) {
+					t.Fatalf("error is %v, not %v", err, c.want)
+				}
+				nothingLeft(t, r)
+				if err := r.move(r.client, r.front, pattern(100)); err != nil {
+					t.Errorf("the client's socket afterwards: %v", err)
+				}
+				if err := r.move(r.back, r.server, pattern(100)); err != nil {
+					t.Errorf("the backend's socket afterwards: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Once bytes have moved, undoing can't give them back, and the error says so.
+func TestAddSaysMoved(t *testing.T) {
+	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
+		must(t, 0, r.add())
+		must(t, 0, r.move(r.client, r.server, pattern(10)))
+		e := [2]entry{{fd: uint64(r.front), index: 2 * r.flow}, {fd: uint64(r.back), index: 2*r.flow + 1}}
+		cause := errors.New("the cause")
+		if err := r.s.undo(r.flow, &e, cause); !errors.Is(err, ErrMoved) || !errors.Is(err, cause) {
+			t.Errorf("error is %v", err)
+		}
+		nothingLeft(t, r)
+	})
+}
+
+// After Remove nothing is redirected, and closing empties the maps.
+func TestRemove(t *testing.T) {
+	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
+		must(t, 0, r.add())
+		must(t, 0, r.move(r.client, r.server, pattern(10)))
+		if !has(r.s.objs.Verdicts, 2*r.flow) || !has(r.s.objs.Targets, 2*r.flow+1) {
+			t.Error("a flow's sockets can't be seen in the maps")
+		}
+		r.s.Remove(r.flow)
+		r.s.Remove(r.flow)
+		must(t, 0, r.move(r.client, r.front, pattern(10)))
+		if n := r.s.Counts(); n.PassedNoPlace == 0 || n.Redirected != 1 {
+			t.Errorf("counts %+v", n)
+		}
+		must(t, 0, reset(&r.front))
+		must(t, 0, reset(&r.back))
+		nothingLeft(t, r)
+	})
+}
+
+// A record is of its flow only: a reused number starts from nothing.
+func TestFlowIsReused(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		s := must1(t, func() (*Splice, error) { return NewSplice(SpliceOptions{MaxFlows: 1}) })
+		defer s.Close()
+		run := func() error {
+			_, err := runStep(context.Background(), s, step{run: stepRedirect})
+			return err
+		}
+		must(t, 0, run())
+		if _, ok := s.Reserve(); ok {
+			t.Error("a number was given again at once")
+		}
+		time.Sleep(quarantine + 20*time.Millisecond)
+		must(t, 0, run())
+	})
+}
+
+// The activity and the size of runs are there for userspace to judge by.
+func TestHalfTellsBulk(t *testing.T) {
+	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
+		began := monotonic()
+		must(t, 0, r.add())
+		for range 5 {
+			must(t, 0, r.move(r.client, r.server, pattern(64)))
+			must(t, 0, r.move(r.server, r.client, pattern(40000)))
+		}
+		up, down := r.half(0), r.half(1)
+		if up.Runs() != 5 || up.Big() != 0 || down.Big() == 0 || down.Runs() < 5 {
+			t.Errorf("runs %d and %d, big ones %d and %d", up.Runs(), down.Runs(), up.Big(), down.Big())
+		}
+		if at := up.LastActive(); at < began || at > monotonic() {
+			t.Errorf("last active at %d, not since %d", at, began)
+		}
+	})
+}
+
+func TestFlows(t *testing.T) {
+	now := uint64(1000)
+	f := newFlows(3)
+	f.clock = func() uint64 { return now }
+	take := func(want uint32, ok bool) {
+		t.Helper()
+		if got, gotOK := f.reserve(); gotOK != ok || ok && got != want {
+			t.Errorf("reserved %d, %v instead of %d, %v", got, gotOK, want, ok)
+		}
+	}
+	take(0, true)
+	f.free(0)
+	take(1, true) // 0 is in quarantine
+	now += uint64(quarantine)
+	take(0, true) // before one that was never used
+	take(2, true)
+	take(0, false)
+	f.free(2)
+	now++
+	f.free(1)
+	now += uint64(quarantine) - 1
+	take(2, true) // in the order of freeing
+	take(0, false)
+	now++
+	take(1, true)
+	for i := range uint32(200) {
+		f.free(i)
+	}
+	now += uint64(quarantine)
+	for i := range uint32(200) {
+		take(i, true)
+	}
+	take(0, false)
+}
+
+// The ring's records wrap around many times, none lost or doubled.
+func TestNewsWraps(t *testing.T) {
+	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
+		must(t, 0, r.add())
+		up, n := r.half(0), 0
+		up.SetHold(true)
+		buf := make([]byte, 64)
+		const rounds = 20000 // of 16 bytes in a ring of 256 KiB
+		for i := range rounds {
+			must(t, 0, r.send(r.client, []byte{byte(i)}))
+			must(t, 0, r.wait(r.front, unix.POLLIN))
+			if got := must1(t, func() (int, error) { return unix.Read(r.front, buf) }); got != 1 || buf[0] != byte(i) {
+				t.Fatalf("round %d: %d bytes, %d", i, got, buf[0])
+			}
+			up.AddForwarded(1)
+			if i%100 == 0 {
+				r.s.Drain(func(index uint32) {
+					if index != 2*r.flow {
+						t.Errorf("index %d", index)
+					}
+					n++
+				})
+			}
+		}
+		r.s.Drain(func(uint32) { n++ })
+		if c := r.s.Counts(); n != rounds || c.NewsLost != 0 {
+			t.Errorf("%d announcements of %d; counts %+v", n, rounds, c)
+		}
+	})
+}
+
+func TestSpliceOptionsRange(t *testing.T) {
+	for _, o := range []SpliceOptions{{MaxFlows: -1}, {MaxFlows: limitFlows + 1}, {Mark: 1<<30 + 1}} {
+		if s, err := NewSplice(o); err == nil || !strings.Contains(err.Error(), "out of range") {
+			t.Errorf("%+v: %v", o, err)
+			s.Close()
+		}
+	}
+}
+
+func TestCheckRelease(t *testing.T) {
+	for release, ok := range map[string]bool{
+		"5.10.0-28-amd64": false, "5.15.200": false, "6.1.141": false, "6.1.142-1-cloud": true, "6.2.16": false,
+		"6.6.93": false, "6.6.94": true, "6.11.11": false, "6.12.33+deb13": false, "6.12.34": true, "6.13.12": false,
+		"6.14.11": false, "6.15.2": false, "6.15.3": true, "6.16-rc1": true, "6.18.44-fc": true, "7.0": true, "7.2.13": true,
+		"4.19.0": false, "": false, "what": false,
+	} {
+		err := checkRelease(release)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", release, err)
+		}
+		if err != nil && !errors.Is(err, ErrKernel) {
+			t.Errorf("%q: not a kernel error: %v", release, err)
+		}
+	}
+}
+
+// BenchmarkAdd is a session's way into the map and out of it, without its
+// sockets' own making.
+func BenchmarkAdd(b *testing.B) {
+	s, err := NewSplice(SpliceOptions{MaxFlows: 1 << 16})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	r := &rig{s: s, deadline: time.Now().Add(time.Minute)}
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		c, f, err := r.pair(false, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		d, sv, err := r.pair(false, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		flow, ok := s.Reserve()
+		if !ok {
+			b.Fatal("full")
+		}
+		b.StartTimer()
+		if err := s.Add(flow, f, d); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		for _, fd := range []*int{&c, &f, &d, &sv} {
+			reset(fd)
+		}
+		b.StartTimer()
+		s.Remove(flow)
+		s.Free(flow)
+	}
+}
