@@ -29,7 +29,7 @@ func profileCommand() *cli.Command {
 			&cli.Float64Flag{Name: "seconds", Value: 5},
 			&cli.IntFlag{Name: "top", Value: 40, Usage: "lines of the table"},
 			&cli.BoolFlag{Name: "pinned", Usage: "everything on core 0"},
-			&cli.StringFlag{Name: "o", Value: "perf.data", Usage: "the samples; `perf report -g -i FILE` shows who calls"}},
+			&cli.StringFlag{Name: "o", Value: filepath.Join(os.TempDir(), "sluice-perf.data"), Usage: "the samples; `perf report -g -i FILE` shows who calls"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
 				return errors.New("profile takes a datapath and a workload; flags go before them")
@@ -74,7 +74,7 @@ func profile(c *cli.Context, name, workload string) (err error) {
 	if err := measured(run); err != nil {
 		return err
 	}
-	return p.tables(c.Int("top"))
+	return p.tables(c.Int("top"), filepath.Base(contenders[0].Program))
 }
 
 // profiler records while the sample is taken.
@@ -106,32 +106,35 @@ func (p *profiler) Series(s *result.Series) {
 	p.Terminal.Series(s)
 }
 
-func (p *profiler) tables(top int) error {
-	for _, t := range []struct{ title, sort, comm string }{
-		{"By process (swapper is idle time)", "comm", ""},
-		{"By place, of everything that is not idle", "comm,dso,sym", ""},
-	} {
-		args := []string{"report", "--stdio", "--no-children", "-g", "none", "-i", p.file, "--sort", t.sort, "--percent-limit", "0.2"}
-		cmd := exec.CommandContext(p.ctx, p.perf, args...)
-		out, err := cmd.Output()
-		if err != nil {
-			return fmt.Errorf("perf report: %w", err)
-		}
-		fmt.Printf("\n%s\n", t.title)
-		n := 0
-		for line := range strings.Lines(string(out)) {
-			idle := t.sort != "comm" && strings.Contains(line, "swapper") && (strings.Contains(line, "halt") || strings.Contains(line, "idle"))
-			if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") || idle || n >= top {
-				continue
-			}
-			fmt.Print(line)
-			n++
-		}
+// tables prints what perf makes of the samples. The kernel's work for arriving
+// packets is charged to whoever was interrupted, so that a balancer's share
+// shows in full only in the table of the whole box.
+func (p *profiler) tables(top int, program string) error {
+	err := errors.Join(
+		p.table("By process (swapper is idle time)", top, "--sort", "comm"),
+		p.table("The whole box, by place, idle time left out", top, "--sort", "comm,dso,sym", "--percentage", "relative"))
+	if program != "." {
+		err = errors.Join(err, p.table("Of the time of "+program+" alone", top, "--sort", "dso,sym", "--percentage", "relative", "--comms", program))
 	}
-	path, err := filepath.Abs(p.file)
+	fmt.Printf("\nsamples: %s\n", p.file)
+	return err
+}
+
+func (p *profiler) table(title string, top int, flags ...string) error {
+	args := append([]string{"report", "--stdio", "--no-children", "-g", "none", "-i", p.file, "--percent-limit", "0.2"}, flags...)
+	out, err := exec.CommandContext(p.ctx, p.perf, args...).Output()
 	if err != nil {
-		return err
+		return fmt.Errorf("perf report: %w", err)
 	}
-	fmt.Printf("\nsamples: %s\n", path)
+	fmt.Printf("\n%s\n", title)
+	n := 0
+	for line := range strings.Lines(string(out)) {
+		idle := strings.Contains(line, "swapper") && (strings.Contains(line, "halt") || strings.Contains(line, "idle"))
+		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") || idle || n >= top {
+			continue
+		}
+		fmt.Print(line)
+		n++
+	}
 	return nil
 }

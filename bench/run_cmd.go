@@ -22,7 +22,7 @@ import (
 )
 
 // quickLimit leaves a run of two minutes time to end.
-const quickLimit = 105 * time.Second
+const quickLimit = 95 * time.Second
 
 func contendersFlag() cli.Flag {
 	return &cli.StringFlag{Name: "c", Value: strings.Join(contender.Default(), ","), Usage: "contenders, of " + strings.Join(contender.Names(), ", ")}

@@ -203,3 +203,11 @@ func (in *Instance) Stop() error {
 	}
 	return in.proc.Stop()
 }
+
+// WriteConfig writes the configuration for n backends, to be looked at.
+func (c *Contender) WriteConfig(path string, n int) error {
+	local := *c
+	local.config = filepath.Base(path)
+	in := &Instance{Contender: &local, Setup: Setup{Dir: filepath.Dir(path), Front: lab.FrontAddr(1)}}
+	return in.write(lab.BackendAddrs(n))
+}

@@ -35,6 +35,7 @@ type Bed struct {
 	dir     string
 	backend *backend
 	Entries []*Entry
+	short   bool    // only what the goals need
 	noise   float64 // cores busy while nothing is measured
 }
 

@@ -40,6 +40,9 @@ func memory(ctx context.Context, e *Entry, _ time.Duration) (result.Sample, erro
 	}
 	spec := e.spec(load.Hold, load.EchoPort, 0, 0)
 	spec.Steps = []int{1000, 5000, 9000}
+	if e.bed.short {
+		spec.Steps = []int{5000}
+	}
 	values := map[string]float64{}
 	res, err := e.bed.steps(ctx, spec, func(held int) error {
 		time.Sleep(settle)

@@ -92,6 +92,7 @@ func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *resul
 		return err
 	}
 	defer func() { err = errors.Join(err, bed.Close()) }()
+	bed.short = p.Short
 	for _, w := range list {
 		if p.late() {
 			r.Notes = append(r.Notes, w.Name+" was left out: out of time")
@@ -99,7 +100,7 @@ func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *resul
 		}
 		s := w.Series
 		r.Series = append(r.Series, &s)
-		if err := p.rounds(ctx, bed, w, &s); err != nil {
+		if err := p.rounds(ctx, bed, w, &s, r); err != nil {
 			return err
 		}
 		p.Report.Series(&s)
@@ -109,7 +110,7 @@ func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *resul
 
 // rounds alternates: each round begins with another contender, and every
 // second one goes backwards.
-func (p Plan) rounds(ctx context.Context, bed *Bed, w Workload, s *result.Series) error {
+func (p Plan) rounds(ctx context.Context, bed *Bed, w Workload, s *result.Series, r *result.Run) error {
 	rounds := p.Rounds
 	if p.Short && w.Once {
 		rounds = 1
@@ -135,6 +136,10 @@ func (p Plan) rounds(ctx context.Context, bed *Bed, w Workload, s *result.Series
 				sample.Marks = append(sample.Marks, "other load")
 			}
 			s.Samples = append(s.Samples, sample)
+		}
+		if p.late() && round+1 < rounds {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s has %d rounds of %d: out of time", w.Name, round+1, rounds))
+			return nil
 		}
 	}
 	return nil

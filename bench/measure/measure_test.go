@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package measure
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/bench/contender"
+	"sluice/bench/load"
+	"sluice/config"
+)
+
+// TestMain lets the test's own program be the load processes that the harness starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && strings.HasPrefix(os.Args[1], "load-") {
+		if err := loadProcess(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func loadProcess(role, arg string) error {
+	if role == "load-backend" {
+		threads, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		return load.ServeBackend(threads, os.Stdin, os.Stdout)
+	}
+	var spec load.Spec
+	if err := json.Unmarshal([]byte(arg), &spec); err != nil {
+		return err
+	}
+	return load.RunClient(spec, os.Stdin, os.Stdout)
+}
+
+func bed(t *testing.T, kind BedKind) *Bed {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	list, err := contender.Find(t.Context(), []string{contender.Direct}, "", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewBed(t.Context(), kind, list, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		left, err := filepath.Glob(fmt.Sprintf("/run/netns/sl-bench-%d-*", os.Getpid()))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	})
+	return b
+}
+
+func TestWorkloadsOverTheDirectWay(t *testing.T) {
+	b := bed(t, BedKind{Backends: 300})
+	for _, name := range []string{"pingpong", "rps64", "connrate", "bulk1", "bulk4", "bulk4up", "cpu5000", "stalled"} {
+		list, err := Select([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := list[0]
+		s, err := w.run(t.Context(), b.Entries[0], 300*time.Millisecond)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, ok := s.Values[w.Metric]; !ok {
+			t.Errorf("%s: no %s among %v", name, w.Metric, s.Values)
+		}
+		if v := s.Values[w.Metric]; v <= 0 && name != "cpu5000" && name != "stalled" {
+			t.Errorf("%s: %s is %g", name, w.Metric, v)
+		}
+	}
+}
+
+// With few ports and all of them in TIME_WAIT there is nothing to measure.
+func TestConnectionsFailWhenPortsRunOut(t *testing.T) {
+	b := bed(t, BedKind{Backends: 1})
+	for key, value := range map[string]string{"ipv4/ip_local_port_range": "60000 60003", "ipv4/tcp_tw_reuse": "0"} {
+		if err := b.lab.Client.Sysctl(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := connRate(t.Context(), b.Entries[0], 300*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "ran out of ports") {
+		t.Errorf("got %v, %v", s, err)
+	}
+}
+
+func TestBrokenStreamIsAnError(t *testing.T) {
+	b := bed(t, BedKind{Backends: 1})
+	e := b.Entries[0]
+	e.Backends = nil
+	if _, err := keepAlive(4)(t.Context(), e, 100*time.Millisecond); err == nil {
+		t.Error("a client without a target measured something")
+	}
+}
+
+func TestSluiceTemplateIsValid(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "backends.yaml")
+	if err := contender.Sluice("sluice-relay", "sluice", "relay").WriteConfig(path, 3); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Listeners) != 3 || cfg.Listeners[0].Datapath != "relay" {
+		t.Errorf("read: %+v", cfg.Listeners)
+	}
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/bench/result"
+)
+
+func run() *result.Run {
+	values := func(v float64) map[string]float64 { return map[string]float64{"conns": v} }
+	r := &result.Run{Version: result.Version, Mode: "full", Contenders: []result.Contender{{Name: "nginx", Version: "nginx/1"}, {Name: "sluice-relay"}}}
+	for i, name := range []string{"connrate", "connrate-b2", "connrate-b16"} {
+		s := &result.Series{Name: name, Title: "Connections", Metric: "conns", Unit: "1/s", More: true}
+		for round := range 3 {
+			s.Samples = append(s.Samples,
+				result.Sample{Round: round, Contender: "direct", Values: values(float64(1000 + round - i))},
+				result.Sample{Round: round, Contender: "nginx", Values: values(500), Marks: []string{"client-bound"}},
+				result.Sample{Round: round, Contender: "sluice-relay", Error: "it | broke"})
+		}
+		r.Series = append(r.Series, s)
+	}
+	return r
+}
+
+func TestDocs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "benchmarks"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stale := filepath.Join(dir, "benchmarks", "stale.svg")
+	if err := os.WriteFile(stale, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Docs(run(), dir); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| nginx | 500 | 500 .. 500 | 0.50 | client-bound |", `FAILED 3 of 3: it \| broke`, "## Goals", "- nginx: nginx/1", "(benchmarks/connrate.svg)", "(benchmarks/growth.svg)"} {
+		if !bytes.Contains(doc, []byte(want)) {
+			t.Errorf("no %q in\n%s", want, doc)
+		}
+	}
+	for _, name := range []string{"connrate", "connrate-b16", "growth"} {
+		svg, err := os.ReadFile(filepath.Join(dir, "benchmarks", name+".svg"))
+		if err != nil || !bytes.Contains(svg, []byte("<svg")) {
+			t.Errorf("%s.svg: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Errorf("the plot of a workload that is no more is still there: %v", err)
+	}
+}
+
+func TestTerminalNamesContendersAndFailures(t *testing.T) {
+	var out strings.Builder
+	Table(&out, run().Series[0])
+	for _, want := range []string{"direct", "nginx", "sluice-relay", "0.50", "FAILED 3 of 3"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestDiffer(t *testing.T) {
+	low, high := []float64{1, 2, 3, 4, 5, 6}, []float64{11, 12, 13, 14, 15, 16}
+	if d := Differ(low, high); !d.Significant() || d.A != 3.5 || d.B != 13.5 {
+		t.Errorf("sets apart: %+v", d)
+	}
+	if d := Differ(low, []float64{1.5, 2.5, 3.5, 2, 4, 5.5}); d.Significant() {
+		t.Errorf("mingled sets: %+v", d)
+	}
+	if d := Differ(low[:3], high[:3]); d.Significant() {
+		t.Errorf("three samples a side can't tell: %+v", d)
+	}
+}

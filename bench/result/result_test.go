@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package result
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func sample(round int, contender, metric string, v float64) Sample {
+	return Sample{Round: round, Contender: contender, Values: map[string]float64{metric: v}}
+}
+
+func TestStatTakesRatiosWithinRounds(t *testing.T) {
+	s := &Series{Name: "rps64", Metric: "rps", More: true, Samples: []Sample{
+		sample(0, "direct", "rps", 100), sample(0, "nginx", "rps", 50),
+		sample(1, "direct", "rps", 10), sample(1, "nginx", "rps", 6), // a slow moment of the machine
+		sample(2, "direct", "rps", 100), sample(2, "nginx", "rps", 70),
+		{Round: 3, Contender: "nginx", Values: map[string]float64{"rps": 1e9}, Error: "it failed"},
+	}}
+	st := s.Stat("rps", "nginx")
+	if st.N != 3 || st.Median != 50 || st.Min != 6 || st.Max != 70 || st.Ratio != .6 || len(st.Errors) != 1 {
+		t.Errorf("got %+v", st)
+	}
+	if st := s.Stat("rps", "haproxy"); st.N != 0 || !math.IsNaN(st.Median) || !math.IsNaN(st.Ratio) {
+		t.Errorf("of one that took no part: %+v", st)
+	}
+}
+
+func TestGoals(t *testing.T) {
+	latency := &Series{Name: "pingpong-pinned", Metric: "p50", Samples: []Sample{
+		sample(0, "direct", "p50", 10), sample(0, "nginx", "p50", 30), sample(0, "sluice-splice", "p50", 22), sample(0, "sluice-relay", "p50", 31)}}
+	bulk := &Series{Name: "bulk4", Metric: "gbits", More: true, Samples: []Sample{
+		sample(0, "nginx", "gbits", 10), sample(0, "haproxy", "gbits", 8), sample(0, "sluice-splice", "gbits", 14), sample(0, "sluice-relay", "gbits", 10)}}
+	r := &Run{Series: []*Series{latency, bulk}, Contenders: []Contender{{Name: "sluice-splice"}, {Name: "sluice-relay"}}}
+	want := map[string]string{
+		"sluice-splice " + "64-byte latency p50, one core": "met",     // adds 12 where nginx adds 20
+		"sluice-relay " + "64-byte latency p50, one core":  "not met", // adds 21
+		"sluice-splice " + "bulk, four streams":            "not met", // 1.4 of the better
+		"sluice-relay " + "bulk, four streams":             "met",
+		"sluice-relay " + "bulk, one stream":               "not measured",
+	}
+	for _, g := range r.Goals() {
+		key := g.Variant + " " + g.What
+		if w, ok := want[key]; ok && g.State() != w {
+			t.Errorf("%s: %s (%g, %s), want %s", key, g.State(), g.Value, g.Want(), w)
+		}
+		delete(want, key)
+	}
+	if len(want) > 0 {
+		t.Errorf("missing: %v", want)
+	}
+}
+
+func TestSaveAndLoad(t *testing.T) {
+	dir := t.TempDir()
+	r := &Run{Version: Version, Mode: "full", Started: time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC), Series: []*Series{{Name: "x", Samples: []Sample{sample(0, "direct", "v", 1.5)}}}}
+	path, err := r.Save(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := back.Find("x").Stat("v", "direct").Median; got != 1.5 {
+		t.Errorf("after a save and a load: %g", got)
+	}
+	r.Version++
+	if path, err = r.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil {
+		t.Error("a file of another form was read")
+	}
+}
