@@ -32,6 +32,8 @@ type instance struct {
 	dir    string
 	conf   string
 	access string
+	format string // of the access log
+	extra  string // further top-level lines of the configuration
 	stats  string // address of the statistics endpoint
 	cmd    *exec.Cmd
 	stderr *output
@@ -64,7 +66,17 @@ func start(t testing.TB, body string) *instance { return startAs(t, user{}, body
 
 func startAs(t testing.TB, u user, body string) *instance {
 	t.Helper()
+	return startWith(t, u, body, nil)
+}
+
+// startWith lets change adjust the instance before its file is written.
+func startWith(t testing.TB, u user, body string, change func(*instance)) *instance {
+	t.Helper()
 	i := prepare(t, u, body)
+	if change != nil {
+		change(i)
+		i.write(body)
+	}
 	i.launch(u)
 	i.awaitReady()
 	return i
@@ -76,7 +88,8 @@ func prepare(t testing.TB, u user, body string) *instance {
 	dir := tempDir(t, u)
 	i := &instance{
 		t: t, dir: dir, conf: filepath.Join(dir, "backends.yaml"), access: filepath.Join(dir, "access.log"),
-		stats: fmt.Sprintf("127.0.0.1:%d", freePort(t)), stderr: &output{}, exited: make(chan struct{}),
+		stats: fmt.Sprintf("127.0.0.1:%d", freePort(t)), format: "proxy",
+		stderr: &output{}, exited: make(chan struct{}),
 	}
 	i.write(body)
 	return i
@@ -103,7 +116,7 @@ func tempDir(t testing.TB, u user) string {
 
 // text is the whole file for these listeners and pools.
 func (i *instance) text(body string) string {
-	return fmt.Sprintf("access_log: {path: %q}\nstats: %q\n%s", i.access, i.stats, body)
+	return fmt.Sprintf("access_log: {path: %q, format: '%s'}\nstats: %q\n%s%s", i.access, i.format, i.stats, i.extra, body)
 }
 
 // write replaces the configuration as editors do: a new file renamed into place.
