@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v2"
+
+	"sluice/config"
+	"sluice/internal/sdnotify"
+	"sluice/service"
+)
+
+func runCommand(e env) *cli.Command {
+	return command(&cli.Command{
+		Name:  "run",
+		Usage: "serve in the foreground, until SIGTERM; edits of the file are taken over while it runs",
+		Flags: []cli.Flag{configFlag(e)},
+		Action: func(c *cli.Context) error {
+			signals := make(chan os.Signal, 8)
+			signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+			defer signal.Stop(signals)
+			// A reader of the log on stdout or stderr that has gone costs
+			// lines, not the process.
+			signal.Ignore(syscall.SIGPIPE)
+			s := service.New(service.Options{
+				ConfigFile: c.String(flagConfig),
+				LogWriter:  logWriter(e.stderr),
+				Notify:     sdnotify.New(e.getenv("NOTIFY_SOCKET")),
+				Version:    service.Version(),
+			})
+			err := s.Run(c.Context, signals)
+			var bad config.Errors
+			if errors.As(err, &bad) {
+				return verbatim(e, err)
+			}
+			return err
+		},
+	})
+}
+
+// logWriter writes sluice's own log: text on a terminal, else JSON.
+func logWriter(w io.Writer) zerolog.LevelWriter {
+	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		w = zerolog.ConsoleWriter{Out: f, TimeFormat: time.TimeOnly}
+	}
+	return zerolog.MultiLevelWriter(zerolog.SyncWriter(w))
+}

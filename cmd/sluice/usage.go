@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// tidy finds a command that isn't there before flags are looked at, so that a
+// mistyped command isn't reported as a bad flag.
+func tidy(app *cli.App, args []string) ([]string, error) {
+	if len(args) < 2 || strings.HasPrefix(args[1], "-") {
+		return args, nil
+	}
+	if args[1] == "help" {
+		// `sluice help` and `sluice help run`, as people type them.
+		switch {
+		case len(args) == 2:
+			return []string{args[0], "--help"}, nil
+		case len(args) == 3 && app.Command(args[2]) != nil:
+			return []string{args[0], args[2], "--help"}, nil
+		}
+		return nil, unknownCommand(app, args[len(args)-1])
+	}
+	if app.Command(args[1]) == nil {
+		return nil, unknownCommand(app, args[1])
+	}
+	return args, nil
+}
+
+func commandNames(app *cli.App) []string {
+	var out []string
+	for _, c := range app.Commands {
+		out = append(out, c.Name)
+	}
+	return out
+}
+
+func unknownCommand(app *cli.App, name string) error {
+	names := commandNames(app)
+	if n := nearest(strings.ToLower(strings.TrimLeft(name, "-")), names); n != "" {
+		return fmt.Errorf("unknown command %q, did you mean %q?", name, n)
+	}
+	return fmt.Errorf("unknown command %q, must be one of %s", name, strings.Join(names, ", "))
+}
+
+// strayArgument says what the argument was probably meant to be.
+func strayArgument(c *cli.Context) error {
+	arg := c.Args().First()
+	flags := flagNames(c.Command.Flags)
+	name := c.Command.Name
+	switch {
+	case strings.HasPrefix(arg, "-"):
+		return flagError(name, flags, arg)
+	case slices.Contains(flags, arg):
+		return fmt.Errorf("%s: unexpected argument %q, did you mean %q?", name, arg, "--"+arg)
+	case slices.Contains(flags, flagConfig):
+		return fmt.Errorf("%s: unexpected argument %q, did you mean %q?", name, arg, "-c "+arg)
+	}
+	return fmt.Errorf("%s: unexpected argument %q, it takes none", name, arg)
+}
+
+const undefined = "flag provided but not defined: "
+
+// usageError words what the flag package found.
+func usageError(c *cli.Context, err error, _ bool) error {
+	name, flags := "sluice", []string{"help"}
+	if c.Command != nil && c.Command.Name != "" {
+		name = c.Command.Name
+		flags = append(flagNames(c.Command.Flags), "help")
+	}
+	msg := err.Error()
+	if bad, ok := strings.CutPrefix(msg, undefined); ok {
+		if name == "sluice" {
+			return topFlagError(c.App, bad)
+		}
+		return flagError(name, flags, bad)
+	}
+	if flag, ok := strings.CutPrefix(msg, "flag needs an argument: "); ok {
+		return fmt.Errorf("%s: %s needs a value, such as %s", name, dashes(flag), example(flag))
+	}
+	return fmt.Errorf("%s: %s", name, msg)
+}
+
+func flagError(name string, flags []string, bad string) error {
+	word := strings.TrimLeft(bad, "-")
+	bad = dashes(bad)
+	if n := nearest(strings.ToLower(word), flags); n != "" {
+		return fmt.Errorf("%s: unknown flag %s, did you mean --%s?", name, bad, n)
+	}
+	if len(flags) <= 1 {
+		return fmt.Errorf("%s: unknown flag %s, it takes none but --help", name, bad)
+	}
+	return fmt.Errorf("%s: unknown flag %s, must be one of --%s", name, bad, strings.Join(flags, ", --"))
+}
+
+// topFlagError is for a flag before any command: often a command was meant, or
+// the flag belongs behind one.
+func topFlagError(app *cli.App, bad string) error {
+	word := strings.TrimLeft(bad, "-")
+	bad = dashes(bad)
+	switch word {
+	case "v", "version":
+		return fmt.Errorf("unknown flag %s, did you mean `sluice version`?", bad)
+	case "t":
+		return fmt.Errorf("unknown flag %s, did you mean `sluice check`?", bad)
+	}
+	for _, c := range app.Commands {
+		if c.Name == word {
+			return fmt.Errorf("unknown flag %s, did you mean `sluice %s`?", bad, word)
+		}
+	}
+	for _, c := range app.Commands {
+		if slices.Contains(flagNames(c.Flags), word) {
+			return fmt.Errorf("%s goes behind a command: sluice %s %s", bad, c.Name, bad)
+		}
+	}
+	return fmt.Errorf("unknown flag %s, must be a command first: one of %s", bad, strings.Join(commandNames(app), ", "))
+}
+
+func example(flag string) string {
+	switch strings.TrimLeft(flag, "-") {
+	case flagLimit:
+		return "--limit 100"
+	case flagStats:
+		return "--stats 127.0.0.1:9585"
+	}
+	return "-c " + defaultConfig
+}
+
+func dashes(flag string) string {
+	word := strings.TrimLeft(flag, "-")
+	if len(word) == 1 {
+		return "-" + word
+	}
+	return "--" + word
+}
+
+func flagNames(flags []cli.Flag) []string {
+	var out []string
+	for _, f := range flags {
+		out = append(out, f.Names()...)
+	}
+	return out
+}
+
+// nearest is the known word with the fewest edits, "" if none is near.
+func nearest(word string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if len(k) < 2 || len(word) > 40 {
+			continue
+		}
+		if strings.HasPrefix(k, word) && len(word) >= 2 {
+			return k
+		}
+		if d := edits(word, k); d < min(least, len(k)/2+1) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// edits is the number of letters to insert, delete, replace or swap with the
+// next.
+func edits(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d = min(d, rows[i-2][j-2]+1)
+			}
+			rows[i][j] = d
+		}
+	}
+	return rows[len(a)][len(b)]
+}
+
+var errBothFlags = errors.New("-c and --stats are two ways to name the same address, give one")
