@@ -51,14 +51,14 @@ func mountAll() error {
 }
 
 // loadModule loads a module file; one that is there already is fine.
-func loadModule(path string) error {
-	f, err := os.Open(path)
+func loadModule(m guestModule) error {
+	f, err := os.Open(m.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("load module %s: %w", path, err)
+	if err := unix.FinitModule(int(f.Fd()), m.Params, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", m.Path, err)
 	}
 	return nil
 }

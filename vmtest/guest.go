@@ -51,8 +51,8 @@ func guest() error {
 	if err := mountAll(); err != nil {
 		return err
 	}
-	for _, path := range g.Modules {
-		if err := loadModule(path); err != nil {
+	for _, m := range g.Modules {
+		if err := loadModule(m); err != nil {
 			return err
 		}
 	}

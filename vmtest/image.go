@@ -105,7 +105,8 @@ func packModules(c *cpio, s *Spec, g *guestSpec) error {
 	if err != nil {
 		return err
 	}
-	all, err := t.resolve(wantedModules(s.Modules))
+	names, params := wantedModules(s.Modules)
+	all, err := t.resolve(names)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func packModules(c *cpio, s *Spec, g *guestSpec) error {
 		if err := c.data(path, 0o644, string(m.image)); err != nil {
 			return err
 		}
-		g.Modules = append(g.Modules, path)
+		g.Modules = append(g.Modules, guestModule{Path: path, Params: params[m.name]})
 	}
 	return nil
 }

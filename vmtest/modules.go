@@ -58,13 +58,15 @@ func moduleName(path string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// wanted are the names of modules.list and extra ones, in that order.
-func wantedModules(extra []string) []string {
-	var names []string
+// wantedModules are the names of modules.list and extra ones, in that order, and
+// the parameters by the module's name.
+func wantedModules(extra []string) (names []string, params map[string]string) {
+	params = map[string]string{}
 	for _, f := range listFields(moduleList) {
 		names = append(names, f[0])
+		params[moduleName(strings.TrimSuffix(f[0], "?"))] = strings.Join(f[1:], " ")
 	}
-	return append(names, extra...)
+	return append(names, extra...), params
 }
 
 // resolve gives the modules to load for these names, each after what it depends on.

@@ -15,7 +15,7 @@ type guestSpec struct {
 	Dir     string
 	Env     []string
 	// Modules are loaded in this order.
-	Modules []string
+	Modules []guestModule
 	// Split: standard error has a port of its own. One port for both keeps their
 	// order when the host sends both to the same place.
 	Split bool
@@ -26,6 +26,9 @@ type guestSpec struct {
 	// Shell: no ports; the program gets the terminal, and its end ends the guest.
 	Shell bool
 }
+
+// guestModule is a kernel module in the initramfs.
+type guestModule struct{ Path, Params string }
 
 // Events that the guest sends, one JSON object each, on the control port.
 const (
