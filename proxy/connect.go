@@ -67,6 +67,7 @@ func (s *session) dial() unix.Errno {
 		return unix.ENOMEM
 	}
 	s.up.handle = h
+	s.up.asksRoom = true
 	s.loop.timers.set(s, s.loop.now+int64(s.set.Config.ConnectTimeout))
 	return 0
 }
@@ -163,7 +164,11 @@ func (s *session) connected(events uint32) {
 	if s.state != stateRelay || s.cli.handle >= 0 {
 		return
 	}
-	h, err := l.register(s.cli.fd, relayEvents, &s.cli)
+	watch := uint32(readEvents)
+	if s.cli.full {
+		watch, s.cli.asksRoom = relayEvents, true
+	}
+	h, err := l.register(s.cli.fd, watch, &s.cli)
 	if err != nil {
 		l.e.log.Error().Err(err).Msg("cannot watch a client's socket")
 		s.finish(500, stats.Internal)

@@ -19,7 +19,7 @@ const headerTimeout = 30 * time.Second
 func (s *session) awaitHeader() {
 	l := s.loop
 	s.state = stateHeader
-	h, err := l.register(s.cli.fd, relayEvents, &s.cli)
+	h, err := l.register(s.cli.fd, readEvents, &s.cli)
 	if err != nil {
 		l.e.log.Error().Err(err).Msg("cannot watch a client's socket")
 		s.finish(500, stats.Internal)

@@ -103,6 +103,10 @@ func (s *session) give(dst *end, b []byte) bool {
 	dst.out += uint64(n)
 	if n < len(b) {
 		dst.full = true
+		if !dst.asksRoom && s.state == stateRelay && dst.handle >= 0 {
+			dst.asksRoom = true
+			s.loop.modify(dst.fd, dst.handle, relayEvents)
+		}
 		dst.buf = s.loop.getBuffer()
 		dst.held = dst.buf[:copy(dst.buf, b[n:])]
 	}

@@ -23,9 +23,14 @@ const (
 	stateEnded
 )
 
-// What an established pair of sockets waits for while we move the bytes:
-// everything, once a change, so that no epoll_ctl is ever needed again.
-const relayEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | uint32(unix.EPOLLET&0xffffffff)
+// What sockets wait for while we move the bytes: each change, once, so that
+// hardly an epoll_ctl is needed again. A client's socket is asked about room to
+// write only from the first time that it has none: else each session would be
+// woken once for nothing.
+const (
+	readEvents  = unix.EPOLLIN | unix.EPOLLRDHUP | uint32(unix.EPOLLET&0xffffffff)
+	relayEvents = readEvents | unix.EPOLLOUT
+)
 
 // end is one of a session's two sockets. All counts are TCP payload.
 type end struct {
@@ -44,6 +49,7 @@ type end struct {
 	finished bool // our FIN has been sent to it
 	broken   bool // the connection is lost
 	eager    bool // TCP_NODELAY is set
+	asksRoom bool // registered with EPOLLOUT
 }
 
 // session is one client connection, from accept until both sides are closed.

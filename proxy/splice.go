@@ -144,6 +144,7 @@ func (s *session) refusedByMap(err error) {
 	if s.set.Config.IdleTimeout > 0 {
 		l.timers.set(s, l.now+int64(s.set.Config.IdleTimeout))
 	}
+	s.cli.asksRoom, s.up.asksRoom = true, true
 	l.modify(s.cli.fd, s.cli.handle, relayEvents)
 	l.modify(s.up.fd, s.up.handle, relayEvents)
 	s.cli.readable, s.up.readable = true, true
