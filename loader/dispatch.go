@@ -41,8 +41,8 @@ type Dispatch struct {
 }
 
 // NewDispatch loads the program and attaches it to the network namespace of
-// the calling thread. It needs CAP_BPF and CAP_NET_ADMIN (*PermissionError)
-// and Linux 5.12 (*KernelError). The program does nothing until SetListener.
+// the calling thread. It needs CAP_BPF (*PermissionError) and Linux
+// 5.12 (*KernelError). The program does nothing until SetListener.
 // Close takes all of it out again.
 func NewDispatch(log zerolog.Logger) (*Dispatch, error) {
 	return newDispatch(log, pickLife)
@@ -88,7 +88,11 @@ func attachHere(p *ebpf.Program) (link.Link, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	return link.AttachNetNs(int(ns.Fd()), p)
+	l, err := link.AttachNetNs(int(ns.Fd()), p)
+	if err != nil {
+		return nil, err // not l: a nil pointer in an interface isn't nil
+	}
+	return l, nil
 }
 
 // Close detaches the program and frees everything, also after a start that

@@ -67,13 +67,15 @@ type capability struct {
 	name string
 }
 
-// needed is, in the order of the messages, what loading takes. CAP_PERFMON is
-// what lets a program read kernel structures; all three are part of
-// CAP_SYS_ADMIN. Since 5.8.
-var needed = [...]capability{
-	{unix.CAP_BPF, "CAP_BPF"},
-	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
-	{unix.CAP_PERFMON, "CAP_PERFMON"},
+// needed is what loading takes on 6.18, in the order of the messages: nothing
+// but CAP_BPF for dispatch; for splice also CAP_PERFMON, which lets a program
+// read kernel structures. Linux 5.8; before, all were CAP_SYS_ADMIN.
+func needed(what string) []capability {
+	caps := []capability{{unix.CAP_BPF, "CAP_BPF"}}
+	if what == "splice" {
+		caps = append(caps, capability{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, capability{unix.CAP_PERFMON, "CAP_PERFMON"})
+	}
+	return caps
 }
 
 // missing names the capabilities in caps that the calling thread lacks.
@@ -96,27 +98,39 @@ func missing(caps []capability) string {
 	return strings.Join(names, ", ")
 }
 
-// classify gives an error of loading or attaching its type. dispatch or
-// splice: what was tried.
+// classify gives an error of loading or attaching its type. what was tried
+// is dispatch or splice.
 func classify(what string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrNotPermitted), errors.Is(err, ErrKernel):
+	if err == nil || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrKernel) {
 		return err
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES) && missing(needed[:]) != "":
-		names := missing(needed[:])
-		if names == "" {
-			names = "the bpf() system call, which a security policy refuses"
-		}
+	}
+	if names := lackedBy(what, err); names != "" {
 		return &PermissionError{What: what, Capability: names, Err: err}
-	case errors.Is(err, ebpf.ErrNotSupported):
+	}
+	if f := lacking(what); f != nil {
+		return &KernelError{What: what, Missing: f.missing, Since: f.since, Err: err}
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
 		return &KernelError{What: what, Missing: err.Error(), Err: err}
 	}
-	if k := lacking(what, err); k != nil {
-		return k
-	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// lackedBy names the capabilities whose absence explains err; empty: none do.
+func lackedBy(what string, err error) string {
+	// Without a capability a program can be refused for what it does (EACCES,
+	// EINVAL); with all of them only because the kernel is too old for it.
+	if !refused(err) && !errors.As(err, new(*ebpf.VerifierError)) {
+		return ""
+	}
+	names := missing(needed(what))
+	if names != "" || !errors.Is(err, unix.EPERM) {
+		return names
+	}
+	if names = missing(needed("splice")); names == "" {
+		names = "the use of bpf(), which a security policy or a container's seccomp filter forbids"
+	}
+	return names
 }
 
 // refused says that the kernel refused because of privileges.

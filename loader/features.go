@@ -9,17 +9,18 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
 )
 
 // feature is something that a kernel may lack, found out by trying.
 type feature struct {
 	missing string // as in KernelError
 	since   string
-	probe   func() error // nil: it is there, or can't be told
+	probe   func() error // ErrNotSupported: it isn't there
 }
 
-// featuresOf returns what a program needs, the likeliest to be missing last:
-// the first that is missing is the one to name.
+// featuresOf returns what a program needs: the first that is missing is the
+// one to name.
 func featuresOf(what string) []feature {
 	fetch := feature{"BPF atomics that fetch", "5.12", probeFetch}
 	kernelBTF := feature{"type information (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)", "", probeBTF}
@@ -37,11 +38,12 @@ func featuresOf(what string) []feature {
 	}
 }
 
-// lacking explains a failed load by a feature that isn't there. nil: all are.
-func lacking(what string, cause error) error {
+// lacking returns the first feature that isn't there; nil: all are, or can't
+// be told.
+func lacking(what string) *feature {
 	for _, f := range featuresOf(what) {
-		if err := f.probe(); errors.Is(err, ebpf.ErrNotSupported) {
-			return &KernelError{What: what, Missing: f.missing, Since: f.since, Err: cause}
+		if errors.Is(f.probe(), ebpf.ErrNotSupported) {
+			return &f
 		}
 	}
 	return nil
@@ -62,31 +64,32 @@ func probeFetch() error {
 		},
 		License: "GPL",
 	})
-	switch {
-	case err == nil:
+	if err == nil {
 		return p.Close()
-	case refused(err):
-		return nil // can't be told
 	}
-	return ebpf.ErrNotSupported
+	return supported(err)
 }
 
 func probeBTF() error {
-	if _, err := btf.LoadKernelSpec(); err != nil {
+	_, err := btf.LoadKernelSpec()
+	return err
+}
+
+// supported tells a kernel that doesn't know something (EINVAL) from one that
+// has no room or doesn't permit it.
+func supported(err error) error {
+	if errors.Is(err, unix.EINVAL) {
 		return ebpf.ErrNotSupported
 	}
-	return nil
+	return err
 }
 
 // probeSockMap creates one: the map type exists whenever BPF does, but fails
 // with EINVAL where the kernel was built without CONFIG_BPF_STREAM_PARSER.
 func probeSockMap() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	switch {
-	case err == nil:
+	if err == nil {
 		return m.Close()
-	case refused(err):
-		return nil
 	}
-	return ebpf.ErrNotSupported
+	return supported(err)
 }

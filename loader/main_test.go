@@ -3,14 +3,11 @@
 package loader
 
 import (
-	"errors"
 	"net/netip"
 	"os"
 	"runtime"
-	"strconv"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -102,51 +99,6 @@ func accept(t *testing.T, l int) (fd int, client, server netip.AddrPort) {
 	local := must1(t, func() (unix.Sockaddr, error) { return unix.Getsockname(fd) })
 	return fd, fromSockaddr(sa), fromSockaddr(local)
 }
-
-// objects lists what the kernel holds, by kind and id.
-func objects(t *testing.T) map[string]bool {
-	t.Helper()
-	all := map[string]bool{}
-	for id, err := ebpf.MapID(0), error(nil); ; {
-		if id, err = ebpf.MapGetNextID(id); err != nil {
-			if !errors.Is(err, os.ErrNotExist) {
-				t.Fatal(err)
-			}
-			break
-		}
-		m, err := ebpf.NewMapFromID(id)
-		if err != nil {
-			continue // just going
-		}
-		if info, err := m.Info(); err == nil && ours[info.Name] {
-			all["map "+info.Name+" "+itoa(uint32(id))] = true
-		}
-		m.Close()
-	}
-	for id, err := ebpf.ProgramID(0), error(nil); ; {
-		if id, err = ebpf.ProgramGetNextID(id); err != nil {
-			break
-		}
-		p, err := ebpf.NewProgramFromID(id)
-		if err != nil {
-			continue
-		}
-		if info, err := p.Info(); err == nil && ours[info.Name] {
-			all["program "+info.Name+" "+itoa(uint32(id))] = true
-		}
-		p.Close()
-	}
-	return all
-}
-
-// ours are the names of maps and programs, as the kernel cuts them.
-var ours = map[string]bool{
-	"listeners": true, "boards": true, "windows": true, "remembered": true, "dispatch_counts": true,
-	"verdicts": true, "targets": true, "places": true, "halves": true, "news": true, "splice_counts": true,
-	"dispatch": true, "verdict": true,
-}
-
-func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 
 func openFDs(t *testing.T) int {
 	t.Helper()

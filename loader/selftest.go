@@ -138,6 +138,7 @@ func runSteps(ctx context.Context, release string, r rules, report *Report) erro
 	report.Steps = append(report.Steps, StepResult{Name: "load", OK: true, Detail: "program and maps", Took: time.Since(started)})
 	for _, st := range steps {
 		if err := ctx.Err(); err != nil {
+			report.Steps = append(report.Steps, StepResult{Name: st.name, Detail: "no time left for it"})
 			return fmt.Errorf("%w: step %q: no time left: %w", ErrUnsafe, st.name, err)
 		}
 		began := time.Now()

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// A kernel that runs these tests has all that is probed: a probe that says
+// otherwise would blame the wrong thing when a load fails.
+func TestFeaturesAreFound(t *testing.T) {
+	for _, what := range []string{"dispatch", "splice"} {
+		for _, f := range featuresOf(what) {
+			if err := f.probe(); err != nil {
+				t.Errorf("%s: %s: %v", what, f.missing, err)
+			}
+		}
+	}
+}
+
+func TestClassify(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		is   error // ErrKernel, ErrNotPermitted or nil
+		text string
+	}{
+		{unix.EMFILE, nil, "dispatch: too many open files"},
+		{fmt.Errorf("making it: %w", unix.EPERM), ErrNotPermitted,
+			"dispatch: not permitted: run as root or grant the use of bpf(), which a security policy or a container's seccomp filter forbids"},
+		{&ebpf.VerifierError{Cause: unix.EINVAL}, nil, ""},
+		{fmt.Errorf("ring buffer: %w", ebpf.ErrNotSupported), ErrKernel, ""},
+		{&KernelError{What: "dispatch", Missing: "BPF atomics that fetch", Since: "5.12"}, ErrKernel,
+			"dispatch: this kernel lacks BPF atomics that fetch (needs Linux 5.12)"},
+	} {
+		got := classify("dispatch", c.err)
+		if c.text != "" && got.Error() != c.text {
+			t.Errorf("%v: %q instead of %q", c.err, got, c.text)
+		}
+		for _, kind := range []error{ErrKernel, ErrNotPermitted} {
+			if errors.Is(got, kind) != (kind == c.is) {
+				t.Errorf("%v: is %v: %v", c.err, kind, errors.Is(got, kind))
+			}
+		}
+	}
+}
+
+// An old kernel is refused before anything is tried on it.
+func TestSelftestGate(t *testing.T) {
+	report, err := selftest(context.Background(), zerolog.Nop(), "5.15.0-100-generic", rules{})
+	if !errors.Is(err, ErrKernel) || len(report.Steps) != 1 || report.Failed() == nil || report.Failed().Name != "kernel" {
+		t.Errorf("%v, %+v", err, report)
+	}
+}
+
+// A cancelled or late context ends it, and not as a success.
+func TestSelftestCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	report, err := Selftest(ctx, zerolog.Nop())
+	if !errors.Is(err, context.Canceled) || report.Safe() {
+		t.Errorf("%v, %+v", err, report)
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// alive says which of the kernel's objects are still there, by a function of
+// each that opens it by its id.
+type alive map[string]func() error
+
+func (a alive) addMap(t *testing.T, m *ebpf.Map) {
+	info := must1(t, m.Info)
+	id, _ := info.ID()
+	a["map "+info.Name] = func() error {
+		m, err := ebpf.NewMapFromID(id)
+		if err == nil {
+			m.Close()
+		}
+		return err
+	}
+}
+
+func (a alive) addProgram(t *testing.T, p *ebpf.Program) {
+	info := must1(t, p.Info)
+	id, _ := info.ID()
+	a["program "+info.Name] = func() error {
+		p, err := ebpf.NewProgramFromID(id)
+		if err == nil {
+			p.Close()
+		}
+		return err
+	}
+}
+
+func (a alive) addLink(t *testing.T, l link.Link) {
+	info := must1(t, l.Info)
+	a["link"] = func() error {
+		l, err := link.NewFromID(info.ID)
+		if err == nil {
+			l.Close()
+		}
+		return err
+	}
+}
+
+// gone waits until all are: the kernel frees some after a grace period.
+func (a alive) gone(t *testing.T) {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); len(a) > 0; time.Sleep(10 * time.Millisecond) {
+		for name, open := range a {
+			if open() != nil {
+				delete(a, name)
+			}
+		}
+		if time.Now().After(until) {
+			for name := range a {
+				t.Errorf("still in the kernel: %s", name)
+			}
+			return
+		}
+	}
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		before := openFDs(t)
+		left := alive{}
+
+		d := must1(t, func() (*Dispatch, error) { return NewDispatch(zerolog.Nop()) })
+		for _, m := range []*ebpf.Map{d.objs.Boards, d.objs.Windows, d.objs.Listeners, d.objs.Remembered, d.objs.DispatchCounts} {
+			left.addMap(t, m)
+		}
+		left.addProgram(t, d.objs.Dispatch)
+		left.addLink(t, d.link)
+		must(t, 0, d.Close())
+
+		s := must1(t, func() (*Splice, error) { return NewSplice(SpliceOptions{MaxFlows: 8}) })
+		for _, m := range []*ebpf.Map{s.objs.Halves, s.objs.News, s.objs.Places, s.objs.SpliceCounts, s.objs.Targets, s.objs.Verdicts} {
+			left.addMap(t, m)
+		}
+		left.addProgram(t, s.objs.Verdict)
+		must(t, 0, s.Close())
+
+		left.gone(t)
+		if _, err := Selftest(context.Background(), zerolog.Nop()); err != nil {
+			t.Error(err)
+		}
+		for _, f := range Probe() {
+			if f.OK != (f.Name != "nat") {
+				t.Errorf("%+v", f)
+			}
+		}
+		if after := openFDs(t); after > before {
+			t.Errorf("%d descriptors, %d before", after, before)
+		}
+	})
+}
+
+// Whichever step of a start runs out of descriptors, all before it is undone.
+func TestFailedStartLeavesNothing(t *testing.T) {
+	for name, start := range map[string]func() (interface{ Close() error }, error){
+		"dispatch": func() (interface{ Close() error }, error) { return NewDispatch(zerolog.Nop()) },
+		"splice":   func() (interface{ Close() error }, error) { return NewSplice(SpliceOptions{MaxFlows: 8}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(t *testing.T) {
+				c := must1(t, start) // what is opened once for all: type information, probes
+				must(t, 0, c.Close())
+				var old unix.Rlimit
+				must(t, 0, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+				defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+				before, failures := openFDs(t), 0
+				for n := before; ; n++ {
+					if n > before+100 {
+						t.Fatal("it never starts")
+					}
+					must(t, 0, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n), Max: old.Max}))
+					c, err := start()
+					must(t, 0, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+					if err == nil {
+						must(t, 0, c.Close())
+						break
+					}
+					failures++
+					runtime.GC() // a descriptor closed by a finalizer only is a leak too, but not one of this test
+					if after := openFDs(t); after > before {
+						t.Fatalf("with %d descriptors (%v): %d are open, %d before", n, err, after, before)
+					}
+				}
+				if failures < 3 {
+					t.Errorf("only %d starts failed", failures)
+				}
+			})
+		})
+	}
+}
+
+func ExampleReport_Failed() {
+	r := Report{Steps: []StepResult{{Name: "kernel", OK: true}, {Name: "load", Detail: "no"}}}
+	fmt.Println(r.Safe(), r.Failed().Name)
+	// Output: false load
+}
