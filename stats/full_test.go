@@ -19,12 +19,17 @@ import (
 	"sluice/config"
 )
 
-// childEnv tells the test binary to be a child that fills a disk.
-const childEnv = "STATS_TEST_FULL"
+// childEnv tells the test binary to be a child: one that fills a disk, or one
+// that logs to standard output.
+const childEnv = "STATS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(childEnv); kind != "" {
-		if err := fullDisk(kind, os.Getenv(childEnv+"_DIR")); err != nil {
+		run := fullDisk
+		if kind == "stdout" {
+			run = writeStdout
+		}
+		if err := run(kind, os.Getenv(childEnv+"_DIR")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -119,6 +124,38 @@ func fullDisk(kind, dir string) error {
 		return fmt.Errorf("%d lines after %d once there is room, want %d more", l.Lines(), written, then)
 	}
 	return wholeLines(path, written+then)
+}
+
+func TestStdout(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), childEnv+"=stdout")
+	out, err := cmd.Output()
+	if err != nil || string(out) != "1\n2\n3\nand more\n" {
+		t.Errorf("standard output is %q, %v", out, err)
+	}
+}
+
+// writeStdout is the child: the log must not close standard output.
+func writeStdout(_, _ string) error {
+	l, err := OpenAccessLog(&config.AccessLog{Path: "-", Format: "$connection"}, zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	for i := range uint64(3) {
+		l.Write(record(i + 1))
+		if err := l.Reopen(); err != nil {
+			return err
+		}
+	}
+	if err := l.Close(); err != nil {
+		return err
+	}
+	_, err = fmt.Println("and more")
+	return err
 }
 
 func settled(l *AccessLog, n uint64) error {

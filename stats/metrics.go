@@ -108,6 +108,10 @@ func (b *batch) add(v value, name string, labels ...string) {
 	key := name + "\xff" + strings.Join(labels, "\xff")
 	if i, ok := b.seen[key]; ok {
 		old := &b.values[i]
+		if name == "backend_up" {
+			old.number = max(old.number, v.number)
+			return
+		}
 		old.number += v.number
 		old.count += v.count
 		for bound, n := range v.buckets {

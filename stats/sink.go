@@ -16,6 +16,8 @@ const (
 	maxQueue = 4 << 20
 	// keepQueue is what a buffer may keep of its memory when it is empty.
 	keepQueue = 1 << 20
+	// early is how many bytes are written without gathering more.
+	early = 256 << 10
 	// gather is how long lines are collected before a write; they are to be in
 	// the file within 200 ms.
 	gather = 20 * time.Millisecond
@@ -33,6 +35,7 @@ type sink struct {
 	counts *logCounts
 	log    zerolog.Logger
 	wake   chan struct{} // a queue that was empty isn't any more
+	enough chan struct{} // the queue has reached early
 	stop   chan struct{} // closed by retire
 	done   chan struct{} // closed when all is written or given up, and the file closed
 	once   sync.Once
@@ -54,7 +57,7 @@ type sink struct {
 func newSink(out *output, path string, counts *logCounts, log zerolog.Logger, after []*sink) *sink {
 	s := &sink{
 		out: out, path: path, counts: counts, log: log,
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), enough: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.report = report{log: log, path: path, told: counts.dropped.Load()}
 	go s.run(after)
@@ -76,13 +79,21 @@ func (s *sink) put(f *formatter, rec *Session) {
 		return
 	}
 	s.lines++
-	first := s.lines == 1
+	first, enough := s.lines == 1, old < early && len(s.queue) >= early
 	s.mu.Unlock()
 	if first {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		signal(s.wake)
+	}
+	if enough {
+		signal(s.enough)
+	}
+}
+
+// signal leaves a token, unless there is one already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -112,6 +123,7 @@ func (s *sink) run(after []*sink) {
 			timer.Reset(gather)
 			select {
 			case <-timer.C:
+			case <-s.enough:
 			case <-s.stop:
 				stopping = true
 			}
