@@ -123,8 +123,8 @@ func (r *row) add(j job, res vmtest.Result, text string) cell {
 		found := expect.Parse(text)
 		c.passed, c.skipped = found.Passed, len(found.Skips)
 		c.complaints = found.Complaints(r.kernel)
-		for _, f := range found.Failed {
-			c.complaints = append(c.complaints, "failed: "+f)
+		if f := summary(found.Failed); f != "" {
+			c.complaints = append(c.complaints, f)
 		}
 		if res.Code != 0 && len(found.Failed) == 0 {
 			c.complaints = append(c.complaints, fmt.Sprintf("exit code %d", res.Code))
@@ -148,4 +148,17 @@ func (r *row) add(j job, res vmtest.Result, text string) cell {
 	}
 	r.cells = append(r.cells, c)
 	return c
+}
+
+// summary names the first of the failed tests, without their subtests.
+func summary(failed []string) string {
+	const most = 5
+	top := slices.DeleteFunc(slices.Clone(failed), func(name string) bool { return strings.Contains(name, "/") })
+	switch {
+	case len(top) == 0:
+		return ""
+	case len(top) <= most:
+		return fmt.Sprintf("%d failed: %s", len(top), strings.Join(top, ", "))
+	}
+	return fmt.Sprintf("%d failed: %s and others", len(top), strings.Join(top[:most], ", "))
 }
