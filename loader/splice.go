@@ -21,7 +21,7 @@ const (
 )
 
 // SpliceOptions says how large a Splice is. The kernel's tables take about
-// 300 bytes a flow, whether used or not.
+// 350 bytes a flow, whether used or not.
 type SpliceOptions struct {
 	MaxFlows int    // 0: DefaultFlows
 	Mark     uint32 // bytes that may wait unsent in a socket before userspace is asked; 0: DefaultMark
