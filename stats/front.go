@@ -83,10 +83,10 @@ func removeStale(path string) error {
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		c.Close()
-		return errors.New("address in use; stop who listens there, or choose another path")
+		return fmt.Errorf("%w; stop who listens there, or choose another path", unix.EADDRINUSE)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("address in use: %w", err)
+		return fmt.Errorf("%w, by all appearances: %w", unix.EADDRINUSE, err)
 	}
 	return os.Remove(path)
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,7 +239,7 @@ func TestUnixEndpoint(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v, want 0660", info.Mode(), err)
 	}
-	if _, err := NewServer(addr, newFakeSource(0), zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := NewServer(addr, newFakeSource(0), zerolog.Nop()); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a second server on it: %v", err)
 	}
 	go s.Serve()
