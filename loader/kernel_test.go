@@ -68,3 +68,16 @@ func TestSelftestCancelled(t *testing.T) {
 		t.Errorf("%v, %+v", err, report)
 	}
 }
+
+// Where IPv6 is off its step says so, and is no failure.
+func TestSelftestWithoutIPv6(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		must(t, 0, writeSysctl("net/ipv6/conf/all/disable_ipv6", "1"))
+		s := must1(t, func() (*Splice, error) { return newSplice(SpliceOptions{MaxFlows: 4}, rules{}) })
+		defer s.Close()
+		detail, err := runStep(context.Background(), s, step{ip6: true, run: stepRedirect})
+		if err != nil || detail != "IPv6 is off here" {
+			t.Errorf("%q, %v", detail, err)
+		}
+	})
+}

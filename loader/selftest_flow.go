@@ -14,10 +14,10 @@ const (
 	// boundTotal is what stepBound sends in all, boundMost how much of it may
 	// leave the client while nobody reads: the mark, one skb over it, and the
 	// buffers of four sockets, all with the kernel's own bookkeeping.
-	boundTotal = 4 << 20
-	boundMost  = 2 << 20
+	boundTotal = 2 << 20
+	boundMost  = 1 << 20
 	// closeTotal is what stepHalfClose sends.
-	closeTotal = 1 << 20
+	closeTotal = 384 << 10
 )
 
 // stepBound: a server that doesn't read holds the client up; once it reads,
