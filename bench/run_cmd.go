@@ -156,6 +156,7 @@ func execute(ctx context.Context, mode string, plan measure.Plan, root string) (
 	if err != nil {
 		return nil, err
 	}
+	fmt.Println("\nTCP congestion control on all hosts:", run.Machine.Congestion)
 	for _, note := range run.Notes {
 		fmt.Println("note:", note)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ const (
 type Lab struct {
 	Client, Backend *Host
 	Balancers       []*Host
+	files           []*os.File // of tun devices
 }
 
 // New makes the hosts. The first balancer routes; it is the way of what goes
@@ -87,6 +89,11 @@ func (l *Lab) host(role string) (*Host, error) {
 			return nil, errors.Join(fmt.Errorf("%s: sysctl: %w", h.Name, err), h.close())
 		}
 	}
+	// The usual one, whatever this machine prefers. A kernel lets a namespace
+	// have only what its own administrator allows: then it stays as it is.
+	if err := h.Sysctl("ipv4/tcp_congestion_control", "cubic"); err != nil && !os.IsNotExist(err) && !os.IsPermission(err) {
+		return nil, errors.Join(fmt.Errorf("%s: sysctl: %w", h.Name, err), h.close())
+	}
 	err = h.netlink(func(nl *netlink.Handle) error {
 		lo, err := nl.LinkByName("lo")
 		if err != nil {
@@ -98,6 +105,16 @@ func (l *Lab) host(role string) (*Host, error) {
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
+}
+
+// Congestion is TCP's congestion control on all hosts.
+func (l *Lab) Congestion() (name string, err error) {
+	err = l.Client.Do(func() error {
+		data, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+		name = strings.TrimSpace(string(data))
+		return err
+	})
+	return name, err
 }
 
 // localRoute makes each address of a network one of the host's own.
@@ -198,6 +215,9 @@ func route(h *Host, network string, via netip.Addr) error {
 // Close ends the processes and removes the hosts.
 func (l *Lab) Close() error {
 	var errs []error
+	for _, f := range l.files {
+		errs = append(errs, f.Close())
+	}
 	for _, h := range append([]*Host{l.Client}, append(l.Balancers, l.Backend)...) {
 		if h != nil {
 			errs = append(errs, h.close())

@@ -35,6 +35,7 @@ type Bed struct {
 	dir     string
 	backend *backend
 	Entries []*Entry
+	netem   bool    // the kernel makes the slow link
 	short   bool    // only what the goals need
 	noise   float64 // cores busy while nothing is measured
 }
@@ -71,8 +72,8 @@ func (b *Bed) start(ctx context.Context, list []*contender.Contender) error {
 		}
 		e := &Entry{bed: b, host: b.lab.Balancers[place], dir: filepath.Join(b.dir, c.Name)}
 		if b.Kind.WAN {
-			if err := b.lab.WAN(place, wanRTT, wanLoss); err != nil {
-				return err
+			if b.netem, err = b.lab.WAN(place, wanRTT, wanLoss); err != nil {
+				return fmt.Errorf("a slow and lossy link: %w", err)
 			}
 		}
 		if e.Instance, err = c.Start(ctx, e.setup(place)); err != nil {

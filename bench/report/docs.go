@@ -33,6 +33,9 @@ func Docs(r *result.Run, dir string) error {
 	for _, line := range describe(r) {
 		fmt.Fprintf(&doc, "- %s\n", line)
 	}
+	if r.Machine.Congestion != "" {
+		fmt.Fprintf(&doc, "- TCP congestion control on all hosts: %s\n", r.Machine.Congestion)
+	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&doc, "- note: %s\n", note)
 	}
@@ -81,7 +84,7 @@ func goalTable(doc *strings.Builder, goals []result.Goal) {
 	}
 	doc.WriteString("\n## Goals\n\n| datapath | what | measured | wanted | |\n|---|---|---|---|---|\n")
 	for _, g := range goals {
-		fmt.Fprintf(doc, "| %s | %s | %s %s | %s | %s |\n", strings.TrimPrefix(g.Variant, "sluice-"), g.What, Number(g.Value), g.Unit, g.Want(), g.State())
+		fmt.Fprintf(doc, "| %s | %s | %s | %s | %s |\n", strings.TrimPrefix(g.Variant, "sluice-"), g.What, g.Got(), g.Want(), g.State())
 	}
 }
 

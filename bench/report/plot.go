@@ -123,6 +123,7 @@ func growth(r *result.Run, path string) (bool, error) {
 	if len(names) == 0 {
 		return false, nil
 	}
+	p.Y.Max *= 1.3 // room for the legend
 	return true, p.Save(6.5*vg.Inch, 3.5*vg.Inch, path)
 }
 

@@ -78,7 +78,7 @@ func Goals(out io.Writer, goals []result.Goal) {
 	fmt.Fprint(out, "\nGoals\n")
 	tab := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, g := range goals {
-		fmt.Fprintf(tab, "%s\t%s\t%s\twanted %s\t%s\n", g.Variant, g.What, Number(g.Value)+" "+g.Unit, g.Want(), g.State())
+		fmt.Fprintf(tab, "%s\t%s\t%s\twanted %s\t%s\n", g.Variant, g.What, g.Got(), g.Want(), g.State())
 	}
 	tab.Flush()
 }

@@ -76,7 +76,7 @@ func rules() []rule {
 		{"connrate", "conns", "connections/s, one request each", "x direct", onlyNat(.95), false, "x", overDirect},
 		{"memory", "kib5000", "own memory of an idle session, 5000 sessions", "KiB", map[string]float64{splice: 2, relay: 2, nat: .5}, true, "KiB", plain},
 		{"update", "stall", "live update, 1000 backends: longest stall", "ms", map[string]float64{splice: 10, relay: 10, nat: 10}, true, "ms", plain},
-		{"update", "lost", "live update, 1000 backends: connections lost", "none", map[string]float64{splice: 0, relay: 0, nat: 0}, true, "", plain},
+		{"update", "lost", "live update, 1000 backends: connections lost", "connections", map[string]float64{splice: 0, relay: 0, nat: 0}, true, "", plain},
 	}
 }
 
@@ -113,4 +113,16 @@ func (g Goal) Want() string {
 		sign = "<="
 	}
 	return fmt.Sprintf("%s %g %s", sign, g.Limit, g.Promise)
+}
+
+// Got is the value with its unit.
+func (g Goal) Got() string {
+	switch {
+	case math.IsNaN(g.Value):
+		return "-"
+	case g.Unit == "":
+		return fmt.Sprintf("%g", g.Value)
+	default:
+		return fmt.Sprintf("%.2f %s", g.Value, g.Unit)
+	}
 }

@@ -36,6 +36,7 @@ type Machine struct {
 	OS          string  `json:"os"`
 	Hypervisor  string  `json:"hypervisor,omitempty"`
 	Mitigations string  `json:"mitigations,omitempty"` // how many the kernel lists as active
+	Congestion  string  `json:"congestion,omitempty"`  // TCP's congestion control on all hosts
 	Go          string  `json:"go"`
 	Load        string  `json:"load"`      // load averages before the run
 	IdleBusy    float64 `json:"idle_busy"` // cores busy before the run
