@@ -69,10 +69,9 @@ const undefined = "flag provided but not defined: "
 
 // usageError words what the flag package found.
 func usageError(c *cli.Context, err error, _ bool) error {
-	name, flags := "sluice", []string{"help"}
+	name, flags := "sluice", []string(nil)
 	if c.Command != nil && c.Command.Name != "" {
-		name = c.Command.Name
-		flags = append(flagNames(c.Command.Flags), "help")
+		name, flags = c.Command.Name, flagNames(c.Command.Flags)
 	}
 	msg := err.Error()
 	if bad, ok := strings.CutPrefix(msg, undefined); ok {
@@ -90,10 +89,10 @@ func usageError(c *cli.Context, err error, _ bool) error {
 func flagError(name string, flags []string, bad string) error {
 	word := strings.TrimLeft(bad, "-")
 	bad = dashes(bad)
-	if n := nearest(strings.ToLower(word), flags); n != "" {
+	if n := nearest(strings.ToLower(word), append(flags, "help")); n != "" {
 		return fmt.Errorf("%s: unknown flag %s, did you mean --%s?", name, bad, n)
 	}
-	if len(flags) <= 1 {
+	if len(flags) == 0 {
 		return fmt.Errorf("%s: unknown flag %s, it takes none but --help", name, bad)
 	}
 	return fmt.Errorf("%s: unknown flag %s, must be one of --%s", name, bad, strings.Join(flags, ", --"))
@@ -116,7 +115,7 @@ func topFlagError(app *cli.App, bad string) error {
 		}
 	}
 	for _, c := range app.Commands {
-		if slices.Contains(flagNames(c.Flags), word) {
+		if slices.Contains(flagNames(c.Flags), word) || word == "c" && slices.Contains(flagNames(c.Flags), flagConfig) {
 			return fmt.Errorf("%s goes behind a command: sluice %s %s", bad, c.Name, bad)
 		}
 	}
@@ -141,10 +140,13 @@ func dashes(flag string) string {
 	return "--" + word
 }
 
+// flagNames are the long names of a command's own flags.
 func flagNames(flags []cli.Flag) []string {
 	var out []string
 	for _, f := range flags {
-		out = append(out, f.Names()...)
+		if n := f.Names(); n[0] != "help" {
+			out = append(out, n[0])
+		}
 	}
 	return out
 }
