@@ -57,6 +57,7 @@ type loop struct {
 	hot    []*session // directions that used up their burst
 	spare  [][]byte
 	buf    []byte
+	pipe   pipe
 
 	sessions sessionList
 	spliced  int // sessions in the map
@@ -83,9 +84,11 @@ func newLoop(e *Engine, id int) (*loop, error) {
 	}
 	l := &loop{e: e, id: id, epfd: epfd, wakefd: int32(wake), buf: make([]byte, chunk), done: make(chan struct{})}
 	l.now = e.clock()
+	if l.pipe, err = newPipe(); err != nil {
+		e.log.Debug().Err(err).Msg("no pipe for bulk: it is copied")
+	}
 	if _, err := l.register(l.wakefd, unix.EPOLLIN, wakeHandler{}); err != nil {
-		unix.Close(wake)
-		unix.Close(epfd)
+		l.shut()
 		return nil, err
 	}
 	return l, nil
@@ -277,6 +280,7 @@ func (l *loop) putBuffer(b []byte) {
 
 // shut closes what the loop itself holds; its sessions are gone by then.
 func (l *loop) shut() {
+	l.pipe.close()
 	unix.Close(int(l.wakefd))
 	unix.Close(l.epfd)
 }

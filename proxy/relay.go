@@ -36,9 +36,14 @@ func (s *session) pump(src, dst *end) {
 			s.makeHot()
 			return
 		}
+		if s.bulky() && !dst.broken {
+			if got, errno := s.moveBulk(src, dst); got <= 0 {
+				s.readEnded(src, got, errno)
+			}
+			continue
+		}
 		got, errno := rawRecv(src.fd, buf, 0)
-		switch {
-		case got > 0:
+		if got > 0 {
 			s.gotBytes(src, got)
 			if !s.give(dst, buf[:got]) {
 				return
@@ -46,21 +51,29 @@ func (s *session) pump(src, dst *end) {
 			if got < len(buf) && !src.rdhup {
 				src.readable = false
 			}
-		case got == 0:
-			src.eof = true
-			src.readable = false
-		case errno == unix.EAGAIN:
-			src.readable = false
-		case errno == unix.EINTR:
-		default:
-			src.broken = true
-			src.readable = false
+			continue
 		}
+		s.readEnded(src, got, errno)
 	}
 	// After a failed write the end that is read is no FIN: the error that
 	// said so has been taken by the write.
 	if src.eof && !src.broken && dst.held == nil && !dst.finished && !dst.broken {
 		s.passFIN(src, dst)
+	}
+}
+
+// readEnded notes why a read gave nothing.
+func (s *session) readEnded(src *end, got int, errno unix.Errno) {
+	switch {
+	case got == 0:
+		src.eof = true
+		src.readable = false
+	case errno == unix.EAGAIN:
+		src.readable = false
+	case errno == unix.EINTR:
+	default:
+		src.broken = true
+		src.readable = false
 	}
 }
 
@@ -93,24 +106,34 @@ func (s *session) give(dst *end, b []byte) bool {
 		case unix.ENOBUFS, unix.ENOMEM:
 			n = 0
 		default:
-			dst.broken = true
-			// What it still has to say comes first.
-			dst.readable = true
-			dst.rdhup = true
+			s.deadEnd(dst)
 			return false
 		}
 	}
 	dst.out += uint64(n)
 	if n < len(b) {
-		dst.full = true
-		if !dst.asksRoom && s.state == stateRelay && dst.handle >= 0 {
-			dst.asksRoom = true
-			s.loop.modify(dst.fd, dst.handle, relayEvents)
-		}
-		dst.buf = s.loop.getBuffer()
-		dst.held = dst.buf[:copy(dst.buf, b[n:])]
+		held := s.loop.getBuffer()
+		s.hold(dst, held[:copy(held, b[n:])])
 	}
 	return true
+}
+
+// hold keeps b, from getBuffer, until dst has room.
+func (s *session) hold(dst *end, b []byte) {
+	dst.held, dst.buf = b, b[:cap(b)]
+	dst.full = true
+	if !dst.asksRoom && s.state == stateRelay && dst.handle >= 0 {
+		dst.asksRoom = true
+		s.loop.modify(dst.fd, dst.handle, relayEvents)
+	}
+}
+
+// deadEnd notes that a write met a lost connection. What that end had still
+// to say comes first, so it is read once more.
+func (s *session) deadEnd(dst *end) {
+	dst.broken = true
+	dst.readable = true
+	dst.rdhup = true
 }
 
 // flushHeld writes what was kept for dst; false while some is left.
@@ -122,9 +145,7 @@ func (s *session) flushHeld(dst *end) bool {
 			dst.full = true
 			return false
 		}
-		dst.broken = true
-		dst.readable = true
-		dst.rdhup = true
+		s.deadEnd(dst)
 		s.dropHeld(dst)
 		return false
 	}
@@ -163,9 +184,7 @@ func (s *session) passFIN(src, dst *end) {
 		return
 	}
 	if e := rawShutdownWrite(dst.fd); e != 0 {
-		dst.broken = true
-		dst.readable = true
-		dst.rdhup = true
+		s.deadEnd(dst)
 	}
 }
 

@@ -32,6 +32,8 @@ const (
 	maxBackoff = int64(10 * time.Millisecond)
 	// stuckBackoff is for a reader that has taken nothing since the last look.
 	stuckBackoff = int64(250 * time.Millisecond)
+	// lastWords is how long a reset waits for bytes that came before it.
+	lastWords = int64(50 * time.Millisecond)
 )
 
 // kernelPart is what a session has besides while it is in the map. Index 0 is
@@ -43,6 +45,8 @@ type kernelPart struct {
 	dir     [2]passing
 	spliced uint64 // bytes the kernel moved, once the session has left the map
 	backoff int64
+	lost    *end // the end whose connection broke, if one did
+	lostAt  int64
 }
 
 // passing is one direction's state in userspace.
@@ -238,7 +242,10 @@ func (s *session) spliceReady(e *end, events uint32) {
 		i = 1
 	}
 	if events&unix.EPOLLERR != 0 {
-		s.cut(s.resetBy(e))
+		if s.kern.lost == nil {
+			s.kern.lost, s.kern.lostAt = e, s.loop.now
+		}
+		s.advance()
 		return
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !e.eof {
@@ -258,6 +265,10 @@ func (s *session) spliceExpired() { s.advance() }
 
 // advance moves on what userspace has to do with a session in the map.
 func (s *session) advance() {
+	if s.kern.lost != nil {
+		s.afterLoss()
+		return
+	}
 	wait := false
 	for i := range 2 {
 		if s.state != stateSplice {
@@ -277,6 +288,21 @@ func (s *session) advance() {
 	k := s.kern
 	k.backoff = min(max(2*k.backoff, minBackoff), stuckBackoff)
 	s.loop.timers.set(s, s.loop.now+k.backoff)
+}
+
+// afterLoss resets the pair once what the broken end had sent before has
+// reached the other's socket; it doesn't wait long for that.
+func (s *session) afterLoss() {
+	k := s.kern
+	i := 0
+	if k.lost == &s.up {
+		i = 1
+	}
+	if s.loop.now-k.lostAt >= lastWords || s.drained(i) {
+		s.cut(s.resetBy(k.lost))
+		return
+	}
+	s.loop.timers.set(s, s.loop.now+minBackoff)
 }
 
 // advanceOne works on direction i; true if it must look again without an event.
