@@ -221,12 +221,21 @@ func (r *run) handle(e event, output <-chan error) (done bool, err error) {
 		if e.Signal != "" {
 			r.res.Trouble = "the program was ended by " + e.Signal
 		}
+		if e.Code != 0 && shortOfMemory(r.console.text()) {
+			r.fail(e.Code, "the guest ran short of memory: -memory gives it more")
+		}
 		if e.Taint&taintBad != 0 && !r.spec.AllowWarnings {
 			r.fail(max(e.Code, 1), "the kernel warned while the program ran")
 		}
 		return true, nil
 	}
 	return false, nil
+}
+
+// shortOfMemory says whether a kernel log tells of it. A program may then end
+// without a word: what it writes needs memory too.
+func shortOfMemory(log string) bool {
+	return strings.Contains(log, "Out of memory:") || strings.Contains(log, "page allocation failure")
 }
 
 // died ends a run whose guest is gone without a word: a panic, an oops, a reboot.
