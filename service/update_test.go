@@ -55,9 +55,8 @@ func TestRemoved(t *testing.T) {
 	if got := picks(t, front, 2); got != "a a" {
 		t.Errorf("a removed backend was picked: %s", got)
 	}
-	if got := states(r); got != "a:up:1 b:removed:1" && got != fmt.Sprintf("%s:up:1 %s:removed:1", a, b) {
-		t.Errorf("states are %s", got)
-	}
+	want := fmt.Sprintf("%s:up:1 %s:removed:1", a, b)
+	eventually(t, want, func() bool { return states(r) == want })
 	r.mustReload(two(front, a, b))
 	if got := states(r); got != fmt.Sprintf("%s:up:1 %s:up:1", a, b) {
 		t.Errorf("put back, it isn't the same backend: %s", got)

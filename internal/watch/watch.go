@@ -32,6 +32,9 @@ const settle = 10 * time.Millisecond
 // before its content is believed all the same.
 const held = 100 * time.Millisecond
 
+// maxBytes bounds what is read of a file; whoever parses it has a lower bound.
+const maxBytes = 64 << 20
+
 // Watcher watches one file. Close it to give back its descriptor and goroutine.
 type Watcher struct {
 	path    string
@@ -257,7 +260,7 @@ func slurp(path string) (data []byte, st *syscall.Stat_t, got lease, err error) 
 	default:
 		got = leaseRefused
 	}
-	data, err = io.ReadAll(f)
+	data, err = io.ReadAll(io.LimitReader(f, maxBytes))
 	if err != nil {
 		return nil, nil, got, err
 	}
