@@ -126,8 +126,8 @@ func (r *row) add(j job, res vmtest.Result, text string) cell {
 		if f := summary(found.Failed); f != "" {
 			c.complaints = append(c.complaints, f)
 		}
-		if res.Code != 0 && len(found.Failed) == 0 {
-			c.complaints = append(c.complaints, fmt.Sprintf("exit code %d", res.Code))
+		if how := ending(res, text); how != "" {
+			c.complaints = append(c.complaints, how)
 		}
 		for _, f := range found.Features {
 			r.features[f.Datapath] = f
@@ -161,4 +161,19 @@ func summary(failed []string) string {
 		return fmt.Sprintf("%d failed: %s", len(top), strings.Join(top, ", "))
 	}
 	return fmt.Sprintf("%d failed: %s and others", len(top), strings.Join(top[:most], ", "))
+}
+
+// ending says how a test binary ended if not by its tests' verdict: 0 or 1.
+func ending(res vmtest.Result, text string) string {
+	if res.Code == 0 || res.Code == 1 && res.Trouble == "" && strings.Contains(text, "--- FAIL") {
+		return ""
+	}
+	why, _, _ := strings.Cut(res.Trouble, "\n")
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "panic: ") {
+			why = strings.TrimSpace(line)
+			break
+		}
+	}
+	return strings.TrimSuffix(fmt.Sprintf("exit code %d: %s", res.Code, why), ": ")
 }
