@@ -38,6 +38,7 @@ func TestNames(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	eventually(t, "a warning", func() bool { return strings.Contains(r.log.String(), "bad.test") })
+	eventually(t, "the sessions have ended", func() bool { return strings.Contains(states(r), a+":up:0") })
 	r.mustReload(two(front, "slow.test:"+port))
 	if got := states(r); got != "slow.test:"+port+":down:0" {
 		t.Errorf("before the answer: %s", got)
