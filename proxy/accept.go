@@ -120,7 +120,7 @@ func (l *loop) resume() {
 // begin makes a session of an accepted connection.
 func (a *acceptor) begin(l *loop, fd int32, client netip.AddrPort) {
 	e := l.e
-	s := &session{loop: l, client: client, begun: l.now, last: l.now, took: -1, id: e.ids.Add(1)}
+	s := &session{loop: l, front: a.f, client: client, begun: l.now, last: l.now, took: -1, id: e.ids.Add(1)}
 	s.cli = end{s: s, fd: fd, handle: -1, eager: true} // TCP_NODELAY comes from the listening socket
 	s.up = end{s: s, fd: -1, handle: -1}
 	l.sessions.add(s)
@@ -135,6 +135,9 @@ func (a *acceptor) begin(l *loop, fd int32, client netip.AddrPort) {
 		s.server = a.f.fixed
 	} else if client.IsValid() && (s.set.ServerAddr || s.set.Dispatched || c.ProxySend != "off") {
 		s.server = localAddr(fd)
+	}
+	if c.Keepalive != a.f.keepalive && client.IsValid() {
+		setKeepalive(fd, c.Keepalive) // an edit since the socket was bound
 	}
 	switch {
 	case (len(c.Allow) > 0 || len(c.Deny) > 0) && !admitted(c, client.Addr()):

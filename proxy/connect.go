@@ -52,10 +52,9 @@ func (s *session) dial() unix.Errno {
 		return errno
 	}
 	s.up = end{s: s, fd: fd, handle: -1}
-	if family != unix.AF_UNIX {
-		setKeepalive(fd, s.set.Config.Keepalive)
-	} else {
-		s.up.eager = true
+	s.up.eager = family == unix.AF_UNIX // it has no Nagle to turn off
+	if d := s.set.Config.Keepalive; d > 0 && family != unix.AF_UNIX {
+		setKeepalive(fd, d)
 	}
 	errno = rawConnect(fd, &sa)
 	if errno != 0 && errno != unix.EINPROGRESS {

@@ -131,11 +131,7 @@ func (s *session) addresses(r *stats.Session) {
 		return
 	}
 	r.Client.Unix, r.Server.Unix = true, true
-	for _, a := range s.set.Config.Listen {
-		if a.Path != "" {
-			r.Server.Path = a.Path
-		}
-	}
+	r.Server.Path = s.front.addr.Path
 }
 
 // measure asks the kernel for round-trip times and retransmissions.

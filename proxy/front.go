@@ -20,12 +20,14 @@ import (
 // Front is one listen address: a listening socket for each loop, all in one
 // SO_REUSEPORT group (a unix socket is one, shared by the loops).
 type Front struct {
-	e        *Engine
-	addr     config.Address
-	fixed    netip.AddrPort // the local end of its connections; zero if it varies
-	unixPath string
-	fds      []int32
-	set      atomic.Pointer[Settings]
+	e         *Engine
+	addr      config.Address
+	fixed     netip.AddrPort // the local end of its connections; zero if it varies
+	unixPath  string
+	fds       []int32
+	backlog   int
+	keepalive time.Duration // what accepted sockets inherit
+	set       atomic.Pointer[Settings]
 
 	once    sync.Once
 	pending atomic.Int32 // loops that still hold a socket
@@ -39,7 +41,7 @@ type Front struct {
 // left out, for an address that overlaps an old one of our own.
 // keepalive (0: off) and TCP_NODELAY are inherited by accepted sockets.
 func (e *Engine) Bind(addr config.Address, backlog int, keepalive time.Duration, sharesWithOwn bool) (*Front, error) {
-	f := &Front{e: e, addr: addr, done: make(chan struct{})}
+	f := &Front{e: e, addr: addr, backlog: backlog, keepalive: keepalive, done: make(chan struct{})}
 	var err error
 	switch {
 	case addr.Path != "":
@@ -144,7 +146,9 @@ func listenTCP(addr netip.AddrPort, backlog int, keepalive time.Duration, v6only
 			return fail(e)
 		}
 	}
-	setKeepalive(fd, keepalive)
+	if keepalive > 0 {
+		setKeepalive(fd, keepalive)
+	}
 	var sa sockaddr
 	sa.setIP(addr)
 	if e := rawBind(fd, &sa); e != 0 {
@@ -159,9 +163,10 @@ func listenTCP(addr netip.AddrPort, backlog int, keepalive time.Duration, v6only
 // setKeepalive turns TCP keepalive on with d as idle time and as interval.
 func setKeepalive(fd int32, d time.Duration) {
 	if d <= 0 {
+		rawSetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 		return
 	}
-	secs := max(1, int(d/time.Second))
+	secs := int((d + time.Second - 1) / time.Second)
 	rawSetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, secs)
 	rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, secs)
@@ -219,9 +224,16 @@ func removeStale(path string) error {
 	return fmt.Errorf("listen unix:%s: address in use: %w", path, err)
 }
 
-// Serve starts accepting with these settings, or has later sessions go by them.
+// Serve starts accepting with these settings, or has later sessions go by
+// them. Not to be called at once with itself or with Close.
 func (f *Front) Serve(s *Settings) {
 	if f.set.Swap(s) != nil {
+		if b := s.Config.Backlog; b != f.backlog && b > 0 {
+			for _, fd := range f.fds {
+				rawListen(fd, b)
+			}
+			f.backlog = b
+		}
 		return
 	}
 	f.pending.Store(int32(len(f.fds)))

@@ -148,6 +148,16 @@ func (r *rig) ended(n int) []stats.Session {
 	}
 }
 
+// empty waits until no session is left.
+func (r *rig) empty() {
+	r.t.Helper()
+	select {
+	case <-r.engine.Idle():
+	case <-time.After(10 * time.Second):
+		r.t.Errorf("%d sessions left", r.engine.Sessions())
+	}
+}
+
 // serve runs a backend that gives each connection to h.
 func serve(t testing.TB, h func(net.Conn)) string {
 	t.Helper()

@@ -57,6 +57,7 @@ type end struct {
 type session struct {
 	loop       *loop
 	next, prev *session
+	front      *Front
 	set        *Settings
 	cli, up    end
 
