@@ -48,7 +48,7 @@ func All() []Workload {
 		Workload{Series: series("cpu5000", "Busy cores of the whole box at 5000 requests/s over 32 connections", "box", "cores", false,
 			"own cores", "p50 µs", "p99 µs", "rps 1/s"), Bed: free, run: fixedRate},
 		Workload{Series: series("memory", "Own memory of an idle session, after a byte each way", "kib5000", "KiB", false,
-			"kib1000 KiB", "kib9000 KiB"), Bed: free, Once: true, run: memory},
+			"kib1000 KiB", "kib9000 KiB", "base MiB", "at5000 MiB"), Bed: free, Once: true, run: memory},
 		Workload{Series: series("stalled", "Memory of the box for a client that never reads", "mib", "MiB", false), Bed: free, Once: true, run: stalled},
 	)
 	for _, n := range []int{2, 16, 256, 1024} {
