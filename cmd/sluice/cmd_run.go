@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -18,6 +19,12 @@ import (
 	"sluice/internal/sdnotify"
 	"sluice/service"
 )
+
+// sparePs is how many scheduler places there are beyond a place for each event
+// loop. With none to spare, Go's monitor takes a loop's place away 20 us into
+// an epoll_wait, and the loop has to queue for another when it wakes; with one
+// idle it waits 10 ms (retake in runtime/proc.go, Go 1.26).
+const sparePs = 2
 
 func runCommand(e env) *cli.Command {
 	return command(&cli.Command{
@@ -31,6 +38,9 @@ func runCommand(e env) *cli.Command {
 			// A reader of the log on stdout or stderr that has gone costs
 			// lines, not the process.
 			signal.Ignore(syscall.SIGPIPE)
+			if e.getenv("GOMAXPROCS") == "" {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(sparePs + runtime.NumCPU()))
+			}
 			s := service.New(service.Options{
 				ConfigFile: c.String(flagConfig),
 				LogWriter:  logWriter(e.stderr),
