@@ -20,7 +20,7 @@ const noNAT = "nat is not there yet"
 
 // loadBPF loads what the kernel and the privileges allow. What it can't is a
 // reason for a lower rung and one warning, never a failure.
-func (s *Service) loadBPF(ctx context.Context) {
+func (s *Service) loadBPF(ctx context.Context, fds uint64) {
 	if s.opts.Unprivileged {
 		s.noSplice, s.noDispatch = "running without privileges", "running without privileges"
 		return
@@ -29,7 +29,7 @@ func (s *Service) loadBPF(ctx context.Context) {
 	if s.dispatch, dispatchErr = loader.NewDispatch(s.log); dispatchErr != nil {
 		s.dispatch, s.noDispatch = nil, dispatchErr.Error()
 	}
-	if s.splice, spliceErr = s.loadSplice(ctx); spliceErr != nil {
+	if s.splice, spliceErr = s.loadSplice(ctx, fds); spliceErr != nil {
 		s.splice, s.noSplice = nil, spliceErr.Error()
 	}
 	if dispatchErr == nil && spliceErr == nil {
@@ -52,11 +52,13 @@ func (s *Service) loadBPF(ctx context.Context) {
 }
 
 // loadSplice runs the self-test and then loads the program that serves.
-func (s *Service) loadSplice(ctx context.Context) (*loader.Splice, error) {
+// Its tables are as large as the descriptors allow, and no larger: they are
+// memory whether used or not.
+func (s *Service) loadSplice(ctx context.Context, fds uint64) (*loader.Splice, error) {
 	if _, err := loader.Selftest(ctx, s.log); err != nil {
 		return nil, err
 	}
-	return loader.NewSplice(loader.SpliceOptions{})
+	return loader.NewSplice(loader.SpliceOptions{MaxFlows: int(min(max(fds/2, 1), loader.DefaultFlows))})
 }
 
 // rung is the best datapath that a listener's sessions may use, and why there

@@ -72,7 +72,7 @@ func (s *Service) start(ctx context.Context) error {
 	s.loops = c.EventLoops
 	s.names = newNames(s.opts.Resolve, s.nameFailed)
 	s.names.want(hosts(c))
-	s.loadBPF(ctx)
+	s.loadBPF(ctx, limit)
 	loops := c.EventLoops
 	if loops <= 0 {
 		loops = cpus()
