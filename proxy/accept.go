@@ -65,11 +65,14 @@ func (a *acceptor) stop(l *loop) {
 // accept takes one connection in; false when there is none to take.
 func (a *acceptor) accept(l *loop) bool {
 	e := l.e
-	if e.maxFDs > 0 && e.fds.Load()+2 > e.maxFDs {
+	if !e.takeFDs() {
 		a.pause(l, 0)
 		return false
 	}
 	fd, errno := rawAccept(a.fd, &a.sa)
+	if errno != 0 {
+		e.giveFDs()
+	}
 	switch errno {
 	case 0:
 	case unix.EAGAIN:
@@ -82,9 +85,32 @@ func (a *acceptor) accept(l *loop) bool {
 	default:
 		return true // the connection was gone already, or a passing network error (accept(2))
 	}
-	e.fds.Add(2)
 	a.begin(l, fd, a.sa.addrPort())
 	return true
+}
+
+// takeFDs reserves the two descriptors of a session, before it is accepted so
+// that loops together keep the bound; false where there are none to spare.
+func (e *Engine) takeFDs() bool {
+	for {
+		n := e.fds.Load()
+		if e.maxFDs > 0 && n+2 > e.maxFDs {
+			return false
+		}
+		if e.fds.CompareAndSwap(n, n+2) {
+			return true
+		}
+	}
+}
+
+// giveFDs gives them back, and has those that wait for some go on.
+func (e *Engine) giveFDs() {
+	e.fds.Add(-2)
+	if e.starved.Load() && e.starved.Swap(false) {
+		for _, l := range e.loops {
+			l.post(l.resume)
+		}
+	}
 }
 
 // pause stops accepting on this loop until a session has ended, or for retry

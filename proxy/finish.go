@@ -43,11 +43,7 @@ func (s *session) finish(status int, reason stats.EndReason) {
 	s.closeEnd(&s.cli)
 	s.closeEnd(&s.up)
 
-	if e.fds.Add(-2)+2 <= e.maxFDs && e.starved.Load() && e.starved.Swap(false) {
-		for _, l := range e.loops {
-			l.post(l.resume)
-		}
-	}
+	e.giveFDs()
 	if e.live.Add(-1) == 0 {
 		e.tellIdle()
 	}
