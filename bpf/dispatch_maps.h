@@ -13,7 +13,7 @@
  */
 struct listener_key {
 	__u32 addr[4]; /* network order */
-	__u16 port; /* host order */
+	__u16 port;    /* host order */
 	__u16 pad;
 };
 
