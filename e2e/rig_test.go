@@ -34,6 +34,7 @@ type instance struct {
 	access string
 	format string // of the access log
 	extra  string // further top-level lines of the configuration
+	wrap   string // a shell's way of starting it, with the command as its arguments
 	stats  string // address of the statistics endpoint
 	cmd    *exec.Cmd
 	stderr *output
@@ -140,7 +141,11 @@ func (i *instance) writeRaw(text string) {
 func (i *instance) launch(u user) {
 	i.t.Helper()
 	i.notify = listenNotices(i.t, i.dir)
-	cmd := exec.Command(os.Getenv(binaryVar), "run", "-c", i.conf)
+	args := []string{os.Getenv(binaryVar), "run", "-c", i.conf}
+	if i.wrap != "" {
+		args = append([]string{"/bin/sh", "-c", i.wrap}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+i.notify.path)
 	cmd.Stdout, cmd.Stderr = i.stderr, i.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: u.cred}
