@@ -10,6 +10,9 @@ const (
 	// bulkMean is the mean read from which a direction is moved by splice(2):
 	// pages change hands instead of being copied twice.
 	bulkMean = 24 << 10
+	// bulkChunk is how much one move takes, and so the most that a session whose
+	// target takes nothing may keep a direction.
+	bulkChunk = 512 << 10
 	// pipeSize is what a loop's pipe is asked to hold. The kernel counts it in
 	// slots of a page, and an aggregated packet takes many.
 	pipeSize = 1 << 20
@@ -52,11 +55,11 @@ func (s *session) bulky() bool {
 	return s.mean >= bulkMean && s.kern == nil && s.loop.pipe.r >= 0 && s.client.IsValid() && s.backend.Addr.Unix == ""
 }
 
-// moveBulk moves up to a chunk from src to dst without bringing it here. What
+// moveBulk moves up to a bulkChunk from src to dst without bringing it here. What
 // it returns is as from recv(2) on src.
 func (s *session) moveBulk(src, dst *end) (int, unix.Errno) {
 	p := s.loop.pipe
-	got, errno := rawSplice(src.fd, p.w, chunk)
+	got, errno := rawSplice(src.fd, p.w, bulkChunk)
 	if got <= 0 {
 		return got, errno
 	}
@@ -75,7 +78,7 @@ func (s *session) moveBulk(src, dst *end) (int, unix.Errno) {
 			dst.out += uint64(n)
 			continue
 		}
-		b := s.loop.getBuffer()
+		b := s.loop.getBuffer(left)
 		b = b[:readPipe(p.r, b[:left])]
 		switch errno {
 		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM:

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// chunk is how much one read takes. A session that can't pass it on keeps
-	// at most this much a direction in memory of ours.
+	// chunk is how much one read takes (see bulkChunk for bulk). A session that
+	// can't pass it on keeps at most this much a direction in memory of ours.
 	chunk = 128 << 10
 	// burst is how many reads in a row a direction gets before others have a turn.
 	burst = 4
@@ -263,7 +263,11 @@ func (l *loop) expire() {
 	}
 }
 
-func (l *loop) getBuffer() []byte {
+// getBuffer returns room for n bytes.
+func (l *loop) getBuffer(n int) []byte {
+	if n > chunk {
+		return make([]byte, n)
+	}
 	if n := len(l.spare); n > 0 {
 		b := l.spare[n-1]
 		l.spare = l.spare[:n-1]
@@ -273,8 +277,8 @@ func (l *loop) getBuffer() []byte {
 }
 
 func (l *loop) putBuffer(b []byte) {
-	if len(l.spare) < spareBuffers {
-		l.spare = append(l.spare, b[:cap(b)])
+	if cap(b) == chunk && len(l.spare) < spareBuffers {
+		l.spare = append(l.spare, b[:chunk])
 	}
 }
 

@@ -112,7 +112,7 @@ func (s *session) give(dst *end, b []byte) bool {
 	}
 	dst.out += uint64(n)
 	if n < len(b) {
-		held := s.loop.getBuffer()
+		held := s.loop.getBuffer(len(b) - n)
 		s.hold(dst, held[:copy(held, b[n:])])
 	}
 	return true
