@@ -24,6 +24,7 @@ var (
 
 func startDispatch(t *testing.T, life time.Duration) *Dispatch {
 	t.Helper()
+	needDispatch(t)
 	d := must1(t, func() (*Dispatch, error) { return newDispatch(zerolog.Nop(), life) })
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
@@ -347,6 +348,7 @@ func TestBoardSlots(t *testing.T) {
 }
 
 func BenchmarkRedeem(b *testing.B) {
+	needDispatch(b)
 	d, err := NewDispatch(zerolog.Nop())
 	if err != nil {
 		b.Fatal(err)

@@ -37,7 +37,7 @@ func probeDispatch() Finding {
 }
 
 func probeSplice() Finding {
-	err := checkRelease(kernelRelease())
+	err := CheckRelease()
 	if err == nil {
 		var s *Splice
 		if s, err = NewSplice(SpliceOptions{MaxFlows: 1}); err == nil {

@@ -52,13 +52,17 @@ func lacking(what string) *feature {
 // probeFetch loads a program of one fetching atomic. Since 5.12 (commit
 // 5ca419f2864a); before, the encoding is refused with EINVAL.
 func probeFetch() error {
+	fetch := asm.FetchAdd.Mem(asm.RFP, asm.R1, asm.DWord, -8)
+	// cilium/ebpf v0.22.0 writes the operation of an instruction made by Mem
+	// as 0, a plain add, which any kernel takes; from Constant it doesn't.
+	fetch.Constant = int64(asm.FetchAdd >> 8)
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SocketFilter,
 		Instructions: asm.Instructions{
 			asm.Mov.Imm(asm.R0, 0),
 			asm.StoreMem(asm.RFP, -8, asm.R0, asm.DWord),
 			asm.Mov.Imm(asm.R1, 1),
-			asm.FetchAdd.Mem(asm.RFP, asm.R1, asm.DWord, -8),
+			fetch,
 			asm.Mov.Imm(asm.R0, 0),
 			asm.Return(),
 		},

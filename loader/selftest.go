@@ -57,10 +57,10 @@ const totalTime = 5 * time.Second
 // nothing. The error is *PermissionError, *KernelError or matches ErrUnsafe
 // and names the step; the report holds the steps so far in any case.
 func Selftest(ctx context.Context, log zerolog.Logger) (Report, error) {
-	return selftest(ctx, log, kernelRelease(), rules{})
+	return selftest(ctx, log, running(), rules{})
 }
 
-func selftest(ctx context.Context, log zerolog.Logger, release string, r rules) (Report, error) {
+func selftest(ctx context.Context, log zerolog.Logger, k kernel, r rules) (Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, totalTime)
 	defer cancel()
 	var (
@@ -79,7 +79,7 @@ func selftest(ctx context.Context, log zerolog.Logger, release string, r rules) 
 		} else {
 			defer runtime.UnlockOSThread()
 		}
-		err = runSteps(ctx, release, r, &report)
+		err = runSteps(ctx, k, r, &report)
 	}()
 	<-done
 	ev := log.Debug()
@@ -122,13 +122,13 @@ func loopbackUp() error {
 }
 
 // runSteps does them in order, until one fails.
-func runSteps(ctx context.Context, release string, r rules, report *Report) error {
+func runSteps(ctx context.Context, k kernel, r rules, report *Report) error {
 	started := time.Now()
-	if err := checkRelease(release); err != nil {
+	if err := checkRelease(k); err != nil {
 		report.Steps = append(report.Steps, StepResult{Name: "kernel", Detail: err.Error()})
 		return err
 	}
-	report.Steps = append(report.Steps, StepResult{Name: "kernel", OK: true, Detail: release})
+	report.Steps = append(report.Steps, StepResult{Name: "kernel", OK: true, Detail: k.String()})
 	s, err := newSplice(SpliceOptions{MaxFlows: 64, Mark: testMark}, r)
 	if err != nil {
 		report.Steps = append(report.Steps, StepResult{Name: "load", Detail: err.Error(), Took: time.Since(started)})

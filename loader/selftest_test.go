@@ -15,6 +15,13 @@ func TestSelftest(t *testing.T) {
 	for _, s := range report.Steps {
 		t.Logf("%-28s %-5v %8v %s", s.Name, s.OK, s.Took, s.Detail)
 	}
+	if refused := CheckRelease(); refused != nil {
+		floorHolds(t, refused)
+		if err == nil || err.Error() != refused.Error() || report.Safe() || len(report.Steps) != 1 || report.Failed().Name != "kernel" {
+			t.Errorf("%v, %+v", err, report)
+		}
+		return
+	}
 	if err != nil || !report.Safe() {
 		t.Fatal(report.Where, err)
 	}
@@ -22,6 +29,7 @@ func TestSelftest(t *testing.T) {
 
 // Each rule, switched off, must be missed by the step that is there for it.
 func TestSelftestFailsWithoutRule(t *testing.T) {
+	needSplice(t)
 	for _, c := range []struct {
 		rule  string
 		rules rules
@@ -37,7 +45,7 @@ func TestSelftestFailsWithoutRule(t *testing.T) {
 		{"count before the FIN", rules{noWait: true}, "half-close, counted"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
-			report, err := selftest(context.Background(), zerolog.Nop(), kernelRelease(), c.rules)
+			report, err := selftest(context.Background(), zerolog.Nop(), running(), c.rules)
 			if !errors.Is(err, ErrUnsafe) {
 				t.Fatalf("error is %v, not ErrUnsafe: %+v", err, report)
 			}

@@ -41,7 +41,8 @@ func has(m *ebpf.Map, key any) bool {
 	return m.Lookup(key, unsafe.Pointer(&v)) == nil
 }
 
-// nothingLeft checks that Add undid everything.
+// nothingLeft checks that Add undid everything. A socket leaves a map a
+// little after its close: the kernel does that when the last reference goes.
 func nothingLeft(t *testing.T, r *rig) {
 	t.Helper()
 	var key uint64
@@ -49,11 +50,16 @@ func nothingLeft(t *testing.T, r *rig) {
 	if it := r.s.objs.Places.Iterate(); it.Next(&key, &val) {
 		t.Errorf("socket %d is still recorded", key)
 	}
+	until := time.Now().Add(2 * time.Second)
 	for side := range uint32(2) {
 		i := 2*r.flow + side
 		for _, m := range []*ebpf.Map{r.s.objs.Verdicts, r.s.objs.Targets} {
-			if has(m, i) {
-				t.Errorf("index %d is still in %s", i, m)
+			for has(m, i) {
+				if time.Now().After(until) {
+					t.Errorf("index %d is still in %s", i, m)
+					break
+				}
+				time.Sleep(time.Millisecond)
 			}
 		}
 	}
@@ -235,23 +241,6 @@ func TestSpliceOptionsRange(t *testing.T) {
 		if s, err := NewSplice(o); err == nil || !strings.Contains(err.Error(), "out of range") {
 			t.Errorf("%+v: %v", o, err)
 			s.Close()
-		}
-	}
-}
-
-func TestCheckRelease(t *testing.T) {
-	for release, ok := range map[string]bool{
-		"5.10.0-28-amd64": false, "5.15.200": false, "6.1.141": false, "6.1.142-1-cloud": true, "6.2.16": false,
-		"6.6.93": false, "6.6.94": true, "6.11.11": false, "6.12.33+deb13": false, "6.12.34": true, "6.13.12": false,
-		"6.14.11": false, "6.15.2": false, "6.15.3": true, "6.16-rc1": true, "6.18.44-fc": true, "7.0": true, "7.2.13": true,
-		"4.19.0": false, "": false, "what": false,
-	} {
-		err := checkRelease(release)
-		if (err == nil) != ok {
-			t.Errorf("%q: %v", release, err)
-		}
-		if err != nil && !errors.Is(err, ErrKernel) {
-			t.Errorf("%q: not a kernel error: %v", release, err)
 		}
 	}
 }

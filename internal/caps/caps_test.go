@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"sluice/vmtest/lacks"
 )
 
 const childEnv = "CAPS_TEST_CHILD"
@@ -93,7 +95,7 @@ func run(t *testing.T, what string) []map[string]string {
 
 func needRoot(t *testing.T) {
 	if !Have(cap.SETPCAP) || !Have(cap.NET_ADMIN) || !Have(cap.DAC_OVERRIDE) {
-		t.Skip("needs root: without capabilities there is nothing to drop")
+		lacks.Skip(t, "root", "without capabilities there is nothing to drop")
 	}
 }
 
