@@ -41,8 +41,8 @@ type Dispatch struct {
 }
 
 // NewDispatch loads the program and attaches it to the network namespace of
-// the calling thread. It needs CAP_BPF (*PermissionError) and Linux
-// 5.12 (*KernelError). The program does nothing until SetListener.
+// the calling thread. It needs CAP_BPF, before 6.12 perhaps also
+// CAP_PERFMON (*PermissionError), and Linux 5.12 (*KernelError). The program does nothing until SetListener.
 // Close takes all of it out again.
 func NewDispatch(log zerolog.Logger) (*Dispatch, error) {
 	return newDispatch(log, pickLife)

@@ -67,7 +67,7 @@ type capability struct {
 	name string
 }
 
-// needed is what loading takes on 6.18, in the order of the messages: nothing
+// needed is what loading takes on 6.12 and 6.18, in the order of the messages: nothing
 // but CAP_BPF for dispatch; for splice also CAP_PERFMON, which lets a program
 // read kernel structures. Linux 5.8; before, all were CAP_SYS_ADMIN.
 func needed(what string) []capability {
@@ -124,8 +124,13 @@ func lackedBy(what string, err error) string {
 		return ""
 	}
 	names := missing(needed(what))
-	if names != "" || !errors.Is(err, unix.EPERM) {
+	if names != "" || !refused(err) {
 		return names
+	}
+	if errors.Is(err, unix.EACCES) {
+		// 6.1's verifier has dispatch only with CAP_PERFMON, without which it
+		// forbids to use a place on the stack twice; 6.12's doesn't mind.
+		return missing([]capability{{unix.CAP_PERFMON, "CAP_PERFMON"}})
 	}
 	if names = missing(needed("splice")); names == "" {
 		names = "the use of bpf(), which a security policy or a container's seccomp filter forbids"

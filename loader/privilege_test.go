@@ -144,7 +144,12 @@ func TestPrivileges(t *testing.T) {
 			}
 			for _, line := range c.want {
 				line = onThisKernel(line)
-				if !strings.Contains("\n"+string(out), "\n"+line+"\n") {
+				said := func(line string) bool { return strings.Contains("\n"+string(out), "\n"+line+"\n") }
+				if line == "dispatch: yes" && running().version.before(6, 12) && !strings.Contains(c.keep, "CAP_PERFMON") &&
+					!strings.Contains(c.keep, "CAP_SYS_ADMIN") && said("dispatch: lacks CAP_PERFMON") {
+					continue // the verifier of 6.1 wants more
+				}
+				if !said(line) {
 					t.Errorf("no line %q in\n%s", line, out)
 				}
 			}

@@ -50,13 +50,15 @@ var (
 )
 
 // describe goes by the version code that the kernel was compiled with, its
-// last part being at most 255 (commit 9b82f13e7ef3); else by what Debian
+// last part being at most 255 (commit 9b82f13e7ef3); there, and where it
+// can't be had, by what Debian
 // writes into uname -v; else by uname -r, where some distributions put the
 // number of their own first release.
 func describe(code uint32, unameV, unameR string) kernel {
 	k := kernel{release: unameR}
-	if code != 0 {
-		k.version = version{int(code >> 16), int(code >> 8 & 0xff), int(code & 0xff)}
+	coded := version{int(code >> 16), int(code >> 8 & 0xff), int(code & 0xff)}
+	if code != 0 && coded.patch < 255 {
+		k.version = coded
 		return k
 	}
 	m := debianVersion.FindStringSubmatch(unameV)
@@ -65,6 +67,9 @@ func describe(code uint32, unameV, unameR string) kernel {
 	}
 	if m != nil {
 		k.version = version{number(m[1]), number(m[2]), number(m[3])}
+	}
+	if code != 0 && (k.version.major != coded.major || k.version.minor != coded.minor || k.version.patch < coded.patch) {
+		k.version = coded
 	}
 	return k
 }

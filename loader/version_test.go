@@ -21,6 +21,9 @@ func TestDescribe(t *testing.T) {
 	}{
 		{"the code goes first", code(6, 1, 192), "Debian 5.10.1-1", "6.1.0-56-amd64", version{6, 1, 192}, "6.1.192 (6.1.0-56-amd64)"},
 		{"the code's last part is full", code(5, 10, 255), "", "5.10.0-46-cloud-amd64", version{5, 10, 255}, "5.10.255 (5.10.0-46-cloud-amd64)"},
+		{"it is full, Debian knows", code(5, 10, 255), "#1 SMP Debian 5.10.261-1 (2026-09-14)", "5.10.0-46-amd64", version{5, 10, 261}, "5.10.261 (5.10.0-46-amd64)"},
+		{"it is full, so does the name", code(6, 1, 255), "#1 SMP", "6.1.300", version{6, 1, 300}, "6.1.300 (6.1.300)"},
+		{"it is full, and the name another's", code(6, 1, 255), "#1 SMP", "5.15.300", version{6, 1, 255}, "6.1.255 (5.15.300)"},
 		{"Debian's uname -v", 0, debian61, "6.1.0-56-cloud-amd64", version{6, 1, 192}, "6.1.192 (6.1.0-56-cloud-amd64)"},
 		{"Debian's, a whole", 0, "#1 SMP Debian 6.12.117-1~bpo12+1 (2026-10-01)", "6.12.117+bpo-amd64", version{6, 12, 117}, "6.12.117 (6.12.117+bpo-amd64)"},
 		{"uname -r", 0, "#1 SMP PREEMPT Thu Jan 1 00:00:00 UTC 2026", "6.18.44-fc", version{6, 18, 44}, "6.18.44 (6.18.44-fc)"},
