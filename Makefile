@@ -13,7 +13,7 @@ TESTTIMEOUT ?= 10m
 .PHONY: build demo test lint generate fmt install clean help
 
 help:           ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 build:          ## ./sluice, static
 	@scripts/deps build
@@ -39,12 +39,12 @@ fmt:
 	gofmt -l -w $$(git ls-files -co --exclude-standard '*.go')
 	clang-format -i bpf/*.c bpf/*.h
 
-install: build  ## the binary, the unit and an example, never over an existing backends.yaml
+install: build  ## the binary, the systemd unit, log rotation, an example; no backends.yaml is touched
 	install -D -m 0755 sluice $(DESTDIR)$(PREFIX)/sbin/sluice
-	if [ -f packaging/sluice.service ]; then \
-		install -d $(DESTDIR)$(UNITDIR) && \
-		sed 's|/usr/local/sbin/sluice|$(PREFIX)/sbin/sluice|; s|/usr/sbin/sluice|$(PREFIX)/sbin/sluice|' packaging/sluice.service >$(DESTDIR)$(UNITDIR)/sluice.service; fi
-	install -d $(DESTDIR)$(SYSCONFDIR)/sluice
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/sluice
+	sed 's|/usr/local/sbin/sluice|$(PREFIX)/sbin/sluice|' packaging/sluice.service >$(DESTDIR)$(UNITDIR)/sluice.service
+	install -D -m 0644 packaging/logrotate.d/sluice $(DESTDIR)$(SYSCONFDIR)/logrotate.d/sluice
+	install -D -m 0644 examples/milvus/backends.yaml $(DESTDIR)$(PREFIX)/share/doc/sluice/examples/backends.yaml
 
 clean:
 	rm -f sluice vmtest-run vmtest/.vm-sluice
