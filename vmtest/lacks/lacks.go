@@ -15,7 +15,7 @@ import (
 )
 
 // Skip skips the test because this kernel or machine lacks a feature (a word, as
-// in vmtest/expected-skips). In a guest of vmtest the test fails instead if the
+// in vmtest/expect/skips). In a guest of vmtest the test fails instead if the
 // kernel should have it. Where a fallback exists, assert the fallback and its
 // message rather than skip.
 func Skip(t testing.TB, feature, why string) {
