@@ -9,6 +9,8 @@ SYSCONFDIR  ?= /etc
 UNITDIR     ?= /etc/systemd/system
 TESTFLAGS   ?=
 TESTTIMEOUT ?= 10m
+# Virtual machines, emulated, take minutes: `make test VMFLAGS=` boots those of vmtest's own tests.
+VMFLAGS     ?= -short
 
 .PHONY: build demo test lint generate fmt install clean help
 
@@ -24,7 +26,8 @@ demo: build     ## balances, edits and logs over loopback; no root, no configura
 
 test:           ## everything with the race detector; as root also what needs namespaces and BPF
 	@scripts/deps test
-	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) $$(go list ./... | grep -v /vmtest)
+	go test -timeout $(TESTTIMEOUT) $(VMFLAGS) ./vmtest/...
 
 lint:           ## what .ci/run demands of the source
 	@scripts/deps lint
