@@ -21,6 +21,8 @@ type acceptor struct {
 	fd     int32
 	handle int32
 	sa     sockaddr
+	// stopping: the front is closing, and its queue is served whatever the limits
+	stopping bool
 }
 
 func (a *acceptor) start(l *loop) {
@@ -44,10 +46,37 @@ func (a *acceptor) ready(l *loop, _ uint32) {
 	}
 }
 
-// stop serves what is in the queue and closes the socket.
-func (a *acceptor) stop(l *loop) {
+// handshakeTime is how long handshakes that are under way when a front closes
+// have to complete.
+const handshakeTime = 100 * time.Millisecond
+
+// stop closes the socket without resetting anybody who is about to be served:
+// new SYNs are dropped, so that their retransmission finds whoever has the
+// address then; handshakes under way complete, and the queue is served. done
+// is called on the loop once the socket is closed.
+func (a *acceptor) stop(l *loop, done func()) {
+	a.stopping = true
+	a.drain(l)
+	if a.f.addr.Path != "" || !dropSYNs(a.fd) {
+		a.shut(l)
+		done()
+		return
+	}
+	time.AfterFunc(handshakeTime, func() {
+		l.post(func() {
+			a.drain(l)
+			a.shut(l)
+			done()
+		})
+	})
+}
+
+func (a *acceptor) drain(l *loop) {
 	for a.accept(l) {
 	}
+}
+
+func (a *acceptor) shut(l *loop) {
 	for i, w := range l.waiting {
 		if w == a {
 			l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
@@ -62,10 +91,29 @@ func (a *acceptor) stop(l *loop) {
 	a.fd = -1
 }
 
+// dropSYNs has a listening socket ignore new handshakes; segments of those
+// that are under way pass. A socket's filter sees a packet from the TCP header
+// on (tcp_filter in net/ipv4/tcp_ipv4.c). Accepted sockets inherit it, where
+// it does no harm.
+func dropSYNs(fd int32) bool {
+	const flags, syn, ack = 13, 0x02, 0x10
+	code := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: syn | ack},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: syn},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
+	}
+	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	return unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog) == nil
+}
+
 // accept takes one connection in; false when there is none to take.
 func (a *acceptor) accept(l *loop) bool {
 	e := l.e
-	if !e.takeFDs() {
+	if a.stopping {
+		e.fds.Add(2) // who waits in the queue would be reset: it may use what is kept back
+	} else if !e.takeFDs() {
 		a.pause(l, 0)
 		return false
 	}
@@ -78,6 +126,9 @@ func (a *acceptor) accept(l *loop) bool {
 	case unix.EAGAIN:
 		return false
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		if a.stopping {
+			return false
+		}
 		a.pause(l, 100*time.Millisecond)
 		return false
 	case unix.EBADF, unix.EINVAL:

@@ -257,10 +257,11 @@ func (f *Front) Close() {
 		for i, l := range f.e.loops {
 			a := f.acc[i]
 			l.post(func() {
-				a.stop(l)
-				if f.pending.Add(-1) == 0 {
-					close(f.done)
-				}
+				a.stop(l, func() {
+					if f.pending.Add(-1) == 0 {
+						close(f.done)
+					}
+				})
 			})
 		}
 	})
