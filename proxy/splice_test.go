@@ -22,29 +22,20 @@ func (r *rig) wakes() uint64 {
 
 // A message that the kernel moves wakes nobody in userspace (rule 8).
 func TestSplicedMessagesWakeNobody(t *testing.T) {
-	onSplice(t, func(t *testing.T) {
-		r := newRig(t, "splice", []string{serve(t, echo)}, nil)
-		c := r.dial()
-		defer c.Close()
+	needSplice(t)
+	r := newRig(t, "splice", []string{serve(t, echo)}, nil)
+	c := r.dial()
+	defer c.Close()
+	warm(t, c)
+	before, start := r.wakes(), time.Now()
+	for range 50 {
 		warm(t, c)
-		before, start := r.wakes(), time.Now()
-		for range 50 {
-			warm(t, c)
-		}
-		// Looking costs a wake a loop, and the sweep one a second.
-		allowed := uint64(len(r.engine.loops)) * (2 + uint64(time.Since(start)/time.Second))
-		if n := r.wakes() - before; n > allowed+4 {
-			t.Errorf("%d wake-ups for 2000 spliced messages each way", n)
-		}
-	})
-}
-
-func onSplice(t *testing.T, f func(t *testing.T)) {
-	datapaths(t, func(t *testing.T, path string) {
-		if path == "splice" {
-			f(t)
-		}
-	})
+	}
+	// Looking costs a wake a loop, and the sweep one a second.
+	allowed := uint64(len(r.engine.loops)) * (2 + uint64(time.Since(start)/time.Second))
+	if n := r.wakes() - before; n > allowed+4 {
+		t.Errorf("%d wake-ups for 2000 spliced messages each way", n)
+	}
 }
 
 // Bytes of a spliced session are in the counters while it lives.
@@ -134,45 +125,44 @@ func TestSlowReadersAreBounded(t *testing.T) {
 // A session that turned bulk in the map, with a target that reads in fits:
 // every byte in order, and the direction goes back to the kernel when quiet.
 func TestTakeOverAndHandBack(t *testing.T) {
-	onSplice(t, func(t *testing.T) {
-		const size = 48 << 20
-		r := newRig(t, "splice", []string{serve(t, func(c net.Conn) {
-			io.CopyN(c, struct{ io.Reader }{c}, warmBytes)
-			io.CopyN(c, newStream(7, 'd'), size)
-			io.Copy(struct{ io.Writer }{c}, c)
-		})}, nil)
-		c := r.dial()
-		defer c.Close()
-		warm(t, c)
-		time.Sleep(300 * time.Millisecond) // the target's queues fill up
-		if n, err := readAll(io.LimitReader(c, size), newStream(7, 'd'), 50); err != nil || n != size {
-			t.Fatalf("%d bytes, %v", n, err)
+	needSplice(t)
+	const size = 48 << 20
+	r := newRig(t, "splice", []string{serve(t, func(c net.Conn) {
+		io.CopyN(c, struct{ io.Reader }{c}, warmBytes)
+		io.CopyN(c, newStream(7, 'd'), size)
+		io.Copy(struct{ io.Writer }{c}, c)
+	})}, nil)
+	c := r.dial()
+	defer c.Close()
+	warm(t, c)
+	time.Sleep(300 * time.Millisecond) // the target's queues fill up
+	if n, err := readAll(io.LimitReader(c, size), newStream(7, 'd'), 50); err != nil || n != size {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	s := r.session()
+	var took bool
+	s.loop.call(func() { took = s.kern != nil && s.kern.half[1].Passed() > 0 })
+	if !took {
+		t.Error("userspace never took over: the mark was not reached")
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		var armed bool
+		s.loop.call(func() { armed = s.kern.dir[1].armed })
+		if !armed {
+			break
 		}
-		s := r.session()
-		var took bool
-		s.loop.call(func() { took = s.kern != nil && s.kern.half[1].Passed() > 0 })
-		if !took {
-			t.Error("userspace never took over: the mark was not reached")
+		if time.Now().After(deadline) {
+			t.Fatal("the direction never went back to the kernel")
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-			var armed bool
-			s.loop.call(func() { armed = s.kern.dir[1].armed })
-			if !armed {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("the direction never went back to the kernel")
-			}
-		}
-		before := s.kern.half[1].Redirected()
-		warm(t, c)
-		if s.kern.half[1].Redirected() != before+warmBytes {
-			t.Error("the kernel doesn't move the bytes again")
-		}
-		c.CloseWrite()
-		io.ReadAll(c)
-		expect(t, r.ended(1)[0], 200, stats.ClientClosed, 2*warmBytes, 2*warmBytes+size)
-	})
+	}
+	before := s.kern.half[1].Redirected()
+	warm(t, c)
+	if s.kern.half[1].Redirected() != before+warmBytes {
+		t.Error("the kernel doesn't move the bytes again")
+	}
+	c.CloseWrite()
+	io.ReadAll(c)
+	expect(t, r.ended(1)[0], 200, stats.ClientClosed, 2*warmBytes, 2*warmBytes+size)
 }
 
 // session is the only one there is.
