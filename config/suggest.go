@@ -25,16 +25,17 @@ func nearest(name string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
 		limit := min(least, len(k)/2+1)
-		if d := distance(strings.ToLower(name), k); d < limit {
+		if d := Edits(strings.ToLower(name), k); d < limit {
 			best, least = k, d
 		}
 	}
 	return best
 }
 
-// distance counts the edits between two short words: insertions, deletions,
-// substitutions and swaps of neighbours.
-func distance(a, b string) int {
+// Edits counts the edits between two short words: insertions, deletions,
+// substitutions and swaps of neighbours. What suggests a word by it, here and
+// on the command line, takes few enough for a slip of the hand.
+func Edits(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"sluice/config"
 )
 
 // tidy finds a command that isn't there before flags are looked at, so that a
@@ -161,38 +163,11 @@ func nearest(word string, known []string) string {
 		if strings.HasPrefix(k, word) && len(word) >= 2 {
 			return k
 		}
-		if d := edits(word, k); d < min(least, len(k)/2+1) {
+		if d := config.Edits(word, k); d < min(least, len(k)/2+1) {
 			best, least = k, d
 		}
 	}
 	return best
-}
-
-// edits is the number of letters to insert, delete, replace or swap with the
-// next.
-func edits(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d = min(d, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = d
-		}
-	}
-	return rows[len(a)][len(b)]
 }
 
 var errBothFlags = errors.New("-c and --stats are two ways to name the same address, give one")
