@@ -34,6 +34,7 @@ type Dispatch struct {
 	boards  *shared[bpf.DispatchBoard]
 	windows *shared[bpf.DispatchPicks]
 	life    uint64 // ns
+	clock   clock
 	twoStep atomic.Bool
 
 	mu   sync.Mutex
@@ -56,7 +57,7 @@ func newDispatch(log zerolog.Logger, life time.Duration) (_ *Dispatch, err error
 	if err := spec.Variables[bpf.DispatchVarPickLifeNs].Set(uint64(life)); err != nil {
 		return nil, err
 	}
-	d := &Dispatch{log: log, life: uint64(life)}
+	d := &Dispatch{log: log, life: uint64(life), clock: newClock()}
 	defer func() {
 		if err != nil {
 			err = classify("dispatch", err)
@@ -197,7 +198,7 @@ func (d *Dispatch) Redeem(client, server netip.AddrPort) (backendID uint32, ok b
 	if !d.redeem(&r) {
 		return 0, false
 	}
-	if now := monotonic(); now > r.val.At && now-r.val.At > d.life {
+	if now := d.clock.now(); now > r.val.At && now-r.val.At > d.life {
 		return 0, false
 	}
 	return r.val.Backend, true
@@ -240,7 +241,7 @@ func networkOrder(port uint16) uint16 {
 // became a connection. Call it about once a minute.
 func (d *Dispatch) Sweep() {
 	var (
-		now   = monotonic()
+		now   = d.clock.now()
 		key   bpf.DispatchTuple
 		val   bpf.DispatchPick
 		stale []bpf.DispatchTuple

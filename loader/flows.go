@@ -29,7 +29,7 @@ type freedFlow struct {
 	flow uint32
 }
 
-func newFlows(limit uint32) *flows { return &flows{limit: limit, clock: monotonic} }
+func newFlows(limit uint32) *flows { return &flows{limit: limit, clock: newClock().now} }
 
 func (f *flows) reserve() (uint32, bool) {
 	f.mu.Lock()

@@ -53,10 +53,3 @@ func (s *shared[T]) close() error {
 	s.raw, s.entries = nil, 0
 	return unix.Munmap(raw)
 }
-
-// monotonic is the clock of bpf_ktime_get_ns, in ns.
-func monotonic() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // this clock can't fail
-	return uint64(ts.Nano())
-}

@@ -154,7 +154,8 @@ func TestFlowIsReused(t *testing.T) {
 // The activity and the size of runs are there for userspace to judge by.
 func TestHalfTellsBulk(t *testing.T) {
 	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
-		began := monotonic()
+		clock := newClock()
+		began := clock.now()
 		must(t, 0, r.add())
 		for range 5 {
 			must(t, 0, r.move(r.client, r.server, pattern(64)))
@@ -164,7 +165,7 @@ func TestHalfTellsBulk(t *testing.T) {
 		if up.Runs() != 5 || up.Big() != 0 || down.Big() == 0 || down.Runs() < 5 {
 			t.Errorf("runs %d and %d, big ones %d and %d", up.Runs(), down.Runs(), up.Big(), down.Big())
 		}
-		if at := up.LastActive(); at < began || at > monotonic() {
+		if at := up.LastActive(); at < began || at > clock.now() {
 			t.Errorf("last active at %d, not since %d", at, began)
 		}
 	})

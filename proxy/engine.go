@@ -9,6 +9,7 @@ package proxy
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -42,6 +43,10 @@ type Options struct {
 	// MaxSessionFDs bounds the descriptors of sessions together; accepting
 	// stops there until one is free. 0: no bound but the kernel's.
 	MaxSessionFDs int
+	// MapBatch is how many events a wake, in the mean, a loop may find for its
+	// sessions to enter the map of Splice; a busier one moves their messages
+	// itself. 0: what measures best.
+	MapBatch int
 }
 
 // Engine owns the event loops and all sessions.
@@ -63,6 +68,7 @@ type Engine struct {
 	live     atomic.Int64
 	fds      atomic.Int64
 	maxFDs   int64
+	mapBatch int32
 	starved  atomic.Bool // some acceptor waits for a descriptor
 	fdsLogAt atomic.Int64
 
@@ -79,6 +85,9 @@ func New(o Options) (*Engine, error) {
 		n = cpus()
 	}
 	e := &Engine{log: o.Log, record: o.Record, disp: o.Dispatch, splice: o.Splice, base: time.Now(), maxFDs: int64(o.MaxSessionFDs)}
+	if e.mapBatch = int32(min(o.MapBatch, math.MaxInt32/batchOne)); e.mapBatch <= 0 {
+		e.mapBatch = mapBatch
+	}
 	if e.record == nil {
 		e.record = func(*stats.Session, bool) {}
 	}

@@ -82,11 +82,12 @@ func (s *session) presentAttempt() stats.Attempt {
 	return a
 }
 
-// recordOf is the session's record. The bytes that the kernel moved have been
+// recordOf is the session's record, good until the loop's next one. The bytes that the kernel moved have been
 // added to both ends' counts when it left the map.
 func (s *session) recordOf(status int) *stats.Session {
 	e := s.loop.e
-	r := &stats.Session{
+	r := &s.loop.rec
+	*r = stats.Session{
 		ID:              s.id,
 		Listener:        s.set.Config.Name,
 		Pool:            s.set.Pool.Name(),
@@ -95,7 +96,7 @@ func (s *session) recordOf(status int) *stats.Session {
 		Reason:          s.reason,
 		BytesReceived:   s.cli.in,
 		BytesSent:       s.cli.out,
-		Attempts:        s.attempts,
+		Attempts:        append(r.Attempts[:0], s.attempts...),
 		UpstreamRetrans: -1,
 	}
 	s.addresses(r)

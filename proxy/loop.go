@@ -5,12 +5,15 @@ package proxy
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/stats"
 )
 
 const (
@@ -23,6 +26,14 @@ const (
 	spareBuffers = 16
 	// eventBatch is how many events one epoll_wait fetches.
 	eventBatch = 256
+	// batchOne is one event a wake in loop.batch.
+	batchOne = 1 << 10
+	// yieldEvery is how often a loop passes through Go's scheduler. The runtime's
+	// monitor takes a goroutine that hasn't for 10 ms for one that hogs its
+	// place: it sends the thread a signal, takes the place away at the next
+	// epoll_wait, which the loop then has to win back, and looks again every
+	// 20 us as long as that goes on (retake in runtime/proc.go, Go 1.26).
+	yieldEvery = 8 * time.Millisecond
 )
 
 // handler is what lies behind a registered descriptor.
@@ -52,12 +63,15 @@ type loop struct {
 	gen   int32
 
 	now    int64  // monotonic, ns, taken after each wait
+	yield  int64  // when it last passed through Go's scheduler
 	wakes  uint64 // how often a wait has ended
+	batch  int32  // events a wake: a running mean, in 1/batchOne
 	timers timerHeap
 	hot    []*session // directions that used up their burst
 	spare  [][]byte
 	buf    []byte
 	pipe   pipe
+	rec    stats.Session // of the session that ends
 
 	sessions sessionList
 	spliced  int // sessions in the map
@@ -186,12 +200,19 @@ func (l *loop) run() {
 		n, err := unix.EpollWait(l.epfd, events, l.timeout())
 		l.now = l.e.clock()
 		l.wakes++
+		if l.now-l.yield >= int64(yieldEvery) {
+			l.yield = l.now
+			runtime.Gosched()
+		}
 		if err != nil && err != unix.EINTR {
 			// Only a bug makes epoll_wait fail; going round without rest
 			// would hide it behind a busy core.
 			l.e.log.Error().Err(err).Msg("epoll_wait failed")
 			time.Sleep(100 * time.Millisecond)
 			continue
+		}
+		if n > 0 {
+			l.batch += (int32(n)*batchOne - l.batch) / 32
 		}
 		for i := range events[:max(n, 0)] {
 			ev := &events[i]

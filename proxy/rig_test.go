@@ -98,6 +98,9 @@ func newRigOf(t testing.TB, path string, backends []string, change func(*config.
 			t.Fatal(err)
 		}
 		o.Splice = s
+		if o.MapBatch == 0 {
+			o.MapBatch = 1 << 16 // tests of the map keep their loops busy
+		}
 		t.Cleanup(func() { s.Close() })
 	}
 	e, err := New(o)

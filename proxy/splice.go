@@ -20,6 +20,11 @@ const (
 	// mapMean is the mean read above which a session is bulk, and stays with
 	// relay, which moves bulk faster (docs/performance.md).
 	mapMean = 4 << 10
+	// mapBatch is the mean of events a wake above which no session enters the
+	// map. In the map a message costs a worker's wake-up whatever the load; a
+	// loop that finds many at each of its own moves them for less, and has the
+	// more of them the busier the box is (docs/performance.md).
+	mapBatch = 3
 	// quietBytes in a second is when a direction that userspace took over goes
 	// back to the kernel.
 	quietBytes = 64 << 10
@@ -71,6 +76,9 @@ func (s *session) considerMap() {
 		return
 	}
 	e := s.loop.e
+	if s.loop.batch > e.mapBatch*batchOne {
+		return // looked at again with the next message
+	}
 	c, u := &s.cli, &s.up
 	if e.splice == nil || c.handle < 0 || c.held != nil || u.held != nil || c.readable || u.readable ||
 		c.eof || u.eof || c.broken || u.broken || c.rdhup || u.rdhup {
