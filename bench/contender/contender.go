@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package contender starts those that are measured: nginx, HAProxy, sluice in
-// its variants, and nobody, for the direct way.
+// Package contender starts those that are measured: nginx, HAProxy, the
+// kernel's own NAT and IPVS, sluice in its variants, and nobody, for the direct way.
 package contender
 
 import (
@@ -14,15 +14,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
 
 	"sluice/bench/lab"
 	"sluice/bench/load"
 	"sluice/bench/peers"
 )
-
-// startLimit is how long a contender may take to listen.
-const startLimit = 20 * time.Second
 
 // outputFile is what an instance writes on its standard output and error.
 const outputFile = "output.log"
@@ -38,6 +34,7 @@ type Contender struct {
 	datapath string
 	module   string
 	update   func(*Instance, context.Context, []netip.Addr) error
+	apply    func(*Instance, context.Context) error // of rules in the kernel: there is no process
 }
 
 // Setup is what an instance is started for.
@@ -46,14 +43,16 @@ type Setup struct {
 	Dir      string // of the instance: files and sockets
 	Front    netip.Addr
 	Backends []netip.Addr
-	Cores    []int // nil: all
+	Cores    []int           // nil: all
+	Further  []peers.Service // balanced besides those of load; without Backends
 }
 
 // Instance is a running contender.
 type Instance struct {
 	*Contender
 	Setup
-	proc *lab.Proc
+	proc      *lab.Proc
+	flowtable bool // of nft: the kernel has them
 }
 
 // Direct reports whether there is no balancer.
@@ -71,11 +70,17 @@ func (c *Contender) Start(ctx context.Context, s Setup) (*Instance, error) {
 	if err := in.write(s.Backends); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
+	if c.apply != nil {
+		if err := errors.Join(s.Host.Sysctl("ipv4/ip_forward", "1"), c.apply(in, ctx)); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		return in, nil
+	}
 	output, err := os.Create(filepath.Join(s.Dir, outputFile))
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(c.Program, c.args(filepath.Join(s.Dir, c.config))...)
+	cmd := exec.Command(c.Program, c.args(in.configPath())...)
 	cmd.Stdout, cmd.Stderr = output, output
 	proc, err := s.Host.Start(cmd, s.Cores)
 	if err = errors.Join(err, output.Close()); err != nil {
@@ -94,52 +99,33 @@ func (in *Instance) write(backends []netip.Addr) error {
 	if in.Cores == nil {
 		workers = runtime.NumCPU()
 	}
-	v := peers.Values{Dir: in.Dir, Workers: workers, Front: in.Front, Datapath: in.datapath, Module: in.module, MaxConns: 9400}
-	for _, s := range services() {
+	v := peers.Values{Dir: in.Dir, Workers: workers, Front: in.Front, Datapath: in.datapath, Module: in.module, MaxConns: 9400, Flowtable: in.flowtable}
+	for _, s := range in.services() {
 		for i, addr := range backends {
 			s.Backends = append(s.Backends, peers.Backend{Name: fmt.Sprintf("s%d", i), Addr: netip.AddrPortFrom(addr, uint16(s.Port))})
 		}
 		v.Services = append(v.Services, s)
 	}
-	return peers.Write(in.template, filepath.Join(in.Dir, in.config), v)
+	return peers.Write(in.template, in.configPath(), v)
 }
 
-func services() []peers.Service {
-	return []peers.Service{
+func (in *Instance) configPath() string { return filepath.Join(in.Dir, in.config) }
+
+func (in *Instance) services() []peers.Service {
+	return append([]peers.Service{
 		{Name: "echo", Port: load.EchoPort},
 		{Name: "source", Port: load.SourcePort, Stream: true},
 		{Name: "sink", Port: load.SinkPort, Stream: true},
-	}
+	}, in.Further...)
 }
 
-// waitListening looks at the kernel's table: a connection would be a session.
 func (in *Instance) waitListening(ctx context.Context) error {
-	deadline := time.Now().Add(startLimit)
-	for {
-		table, err := in.Host.ReadNet("tcp")
-		if err != nil {
+	for _, s := range in.services() {
+		if err := in.Host.WaitListening(ctx, s.Port, in.proc); err != nil {
 			return err
 		}
-		missing := 0
-		for _, s := range services() {
-			if !strings.Contains(table, fmt.Sprintf(":%04X 00000000:0000 0A ", s.Port)) {
-				missing = s.Port
-			}
-		}
-		if missing == 0 {
-			return nil
-		}
-		select {
-		case <-in.proc.Done():
-			return fmt.Errorf("ended at once: %v", in.proc.Err())
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not listening on %s:%d after %s", in.Front, missing, startLimit)
-		}
 	}
+	return nil
 }
 
 func (in *Instance) tail() string {
@@ -153,6 +139,9 @@ func (in *Instance) tail() string {
 	}
 	return text
 }
+
+// HasProcess reports whether there is a process, with memory of its own.
+func (in *Instance) HasProcess() bool { return in.proc != nil }
 
 // Pids are the processes of the contender.
 func (in *Instance) Pids() []int {

@@ -17,11 +17,18 @@ const Direct = "direct"
 
 // Names are all that can be asked for, in the order of tables.
 func Names() []string {
-	return []string{Direct, "nginx", "haproxy", "sluice-splice", "sluice-relay", "sluice-auto", "sluice-nat"}
+	return []string{Direct, "nginx", "haproxy", "nft", "ipvs", "sluice-splice", "sluice-relay", "sluice-auto", "sluice-nat"}
 }
 
-// Default are those of a usual run; nat joins once there is one.
-func Default() []string { return Names()[:6] }
+// Default are those of a usual run: ipvs where the kernel has it, and nat once
+// there is one. auto takes the rung of splice wherever that is to be had.
+func Default() []string {
+	list := []string{Direct, "nginx", "haproxy", "nft"}
+	if HasIPVS() {
+		list = append(list, "ipvs")
+	}
+	return append(list, "sluice-splice", "sluice-relay")
+}
 
 // Find makes the contenders of these names ready to start. sluice is the
 // path of its program; empty: it is built from the source tree at root, into dir.
@@ -40,6 +47,10 @@ func Find(ctx context.Context, names []string, sluice, root, dir string) ([]*Con
 			c, err = nginx()
 		case "haproxy":
 			c, err = haproxy()
+		case "nft":
+			c, err = nft()
+		case "ipvs":
+			c, err = ipvs()
 		default:
 			if sluice == "" {
 				sluice = filepath.Join(dir, "sluice")
@@ -85,7 +96,7 @@ func version(c *Contender) string {
 	if c.Direct() {
 		return ""
 	}
-	args := map[string]string{"nginx": "-v", "haproxy": "-v"}
+	args := map[string]string{"nginx": "-v", "haproxy": "-v", "nft": "--version", "ipvs": "--version"}
 	arg, ok := args[c.Name]
 	if !ok {
 		arg = "version"

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// startLimit is how long a server may take to listen.
+const startLimit = 20 * time.Second
 
 // stopLimit is how long a process may take to end after SIGTERM.
 const stopLimit = 3 * time.Second
@@ -56,6 +60,28 @@ func (h *Host) Start(cmd *exec.Cmd, cores []int) (*Proc, error) {
 	}()
 	h.procs = append(h.procs, p)
 	return p, nil
+}
+
+// WaitListening waits until somebody listens on the port, or p ends. It looks
+// at the kernel's table: a connection would be a session.
+func (h *Host) WaitListening(ctx context.Context, port int, p *Proc) error {
+	entry := fmt.Sprintf(":%04X 00000000:0000 0A ", port)
+	for deadline := time.Now().Add(startLimit); ; {
+		table, err := h.ReadNet("tcp")
+		if err != nil || strings.Contains(table, entry) {
+			return err
+		}
+		select {
+		case <-p.Done():
+			return fmt.Errorf("ended at once: %v", p.Err())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("nobody listens on %s port %d after %s", h.Name, port, startLimit)
+		}
+	}
 }
 
 // Pid is the process's number.

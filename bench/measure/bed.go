@@ -26,6 +26,7 @@ type BedKind struct {
 	Pinned   bool // every process on core 0
 	Backends int
 	WAN      bool // a slow and lossy link on the client's side
+	Tools    bool // with the servers of other load tools
 }
 
 // Bed is a lab with the contenders and the backend running in it.
@@ -65,6 +66,11 @@ func (b *Bed) start(ctx context.Context, list []*contender.Contender) error {
 	if b.backend, err = startBackend(b.lab.Backend, b.cores()); err != nil {
 		return err
 	}
+	if b.Kind.Tools {
+		if err := b.startTools(ctx); err != nil {
+			return err
+		}
+	}
 	for i, c := range list {
 		place := i + 1
 		if c.Direct() {
@@ -86,8 +92,12 @@ func (b *Bed) start(ctx context.Context, list []*contender.Contender) error {
 }
 
 func (e *Entry) setup(place int) contender.Setup {
-	return contender.Setup{Host: e.host, Dir: e.dir, Front: lab.FrontAddr(place),
+	s := contender.Setup{Host: e.host, Dir: e.dir, Front: lab.FrontAddr(place),
 		Backends: lab.BackendAddrs(e.bed.Kind.Backends), Cores: e.bed.cores()}
+	if e.bed.Kind.Tools {
+		s.Further = toolServices()
+	}
+	return s
 }
 
 // restart gives the contender a fresh process.

@@ -31,7 +31,7 @@ const stalledClients = 32
 
 // memory opens idle sessions at a fresh process, and takes the growth of its Pss.
 func memory(ctx context.Context, e *Entry, _ time.Duration) (result.Sample, error) {
-	if e.Direct() {
+	if !e.HasProcess() {
 		return result.Sample{Values: map[string]float64{}}, nil
 	}
 	if err := e.restart(ctx); err != nil {

@@ -4,6 +4,7 @@ package measure
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ const portRange = 65535 - 1024
 type portState struct {
 	waiting            map[*lab.Host]int // sockets in TIME_WAIT
 	overflow, listener int               // sockets that found no room there; connections a full accept queue refused
+	untracked          int               // packets dropped as connection tracking had no room or no port for them
 }
 
 func (b *Bed) ports() (portState, error) {
@@ -45,6 +47,10 @@ func (b *Bed) ports() (portState, error) {
 		}
 		s.overflow += counter(netstat, "TCPTimeWaitOverflow")
 		s.listener += counter(netstat, "ListenOverflows")
+		// There only where the kernel has it.
+		if tracking, err := h.ReadNet("stat/nf_conntrack"); err == nil {
+			s.untracked += perCPU(tracking, "drop") + perCPU(tracking, "early_drop") + perCPU(tracking, "insert_failed")
+		}
 	}
 	return s, nil
 }
@@ -64,6 +70,20 @@ func counter(text, name string) int {
 	return 0
 }
 
+// perCPU sums up a column of a table with a line of hexadecimal figures for each CPU.
+func perCPU(text, name string) int {
+	names, rows, _ := strings.Cut(text, "\n")
+	column := slices.Index(strings.Fields(names), name)
+	sum := 0
+	for line := range strings.Lines(rows) {
+		if f := strings.Fields(line); column >= 0 && column < len(f) {
+			v, _ := strconv.ParseInt(f[column], 16, 64)
+			sum += int(v)
+		}
+	}
+	return sum
+}
+
 // exhausted fails a run of short connections that measured a lack of ports
 // instead of the contender.
 func exhausted(e *Entry, res *load.Result, before, after portState) error {
@@ -76,6 +96,8 @@ func exhausted(e *Entry, res *load.Result, before, after portState) error {
 		return fmt.Errorf("%d sockets found no room in TIME_WAIT", after.overflow-before.overflow)
 	case after.listener > before.listener:
 		return fmt.Errorf("an accept queue overflowed %d times", after.listener-before.listener)
+	case after.untracked > before.untracked:
+		return fmt.Errorf("connection tracking had no room for %d packets", after.untracked-before.untracked)
 	}
 	peers := max(len(e.Backends), 1)
 	if n, room := after.waiting[e.host], portRange*peers; n > room*8/10 {

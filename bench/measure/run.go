@@ -147,7 +147,7 @@ func connRate(ctx context.Context, e *Entry, d time.Duration) (result.Sample, er
 	}
 	s := sample(res, w)
 	s.Values["conns"] = s.Values["rps"]
-	if !e.Direct() {
+	if e.HasProcess() {
 		if s.Values["pss"], err = treePss(e.Pids()); err != nil {
 			return result.Sample{}, err
 		}

@@ -148,6 +148,9 @@ func (k BedKind) String() string {
 	if k.Pinned {
 		text += ", everything on core 0"
 	}
+	if k.Tools {
+		text += ", and the servers of other load tools"
+	}
 	if k.WAN {
 		text += fmt.Sprintf(", client behind %s and %d %% loss", wanRTT, wanLoss)
 	}

@@ -65,8 +65,20 @@ func All() []Workload {
 		w.Name, w.Title = fmt.Sprintf("wan-bulk%d", n), w.Title+", over a link of 50 ms and 1 % loss"
 		list = append(list, w)
 	}
-	return append(list, Workload{Series: series("wan-stalled", "Memory of the box for a client that never reads, over a link of 50 ms and 1 % loss", "mib", "MiB", false),
+	list = append(list, Workload{Series: series("wan-stalled", "Memory of the box for a client that never reads, over a link of 50 ms and 1 % loss", "mib", "MiB", false),
 		Bed: wan, Once: true, run: stalled})
+	return append(list, toolWorkloads()...)
+}
+
+// toolWorkloads repeat the main ones with other load tools.
+func toolWorkloads() []Workload {
+	free, pinned := BedKind{Backends: baseBackends, Tools: true}, BedKind{Backends: baseBackends, Pinned: true, Tools: true}
+	return []Workload{
+		{Series: series("tool-sockperf", "sockperf: round trip of a 64-byte message, all on one core", "p50", "µs", false, "p99 µs", "p999 µs"), Bed: pinned, run: sockperf},
+		{Series: series("tool-iperf3", "iperf3: one stream to the client", "gbits", "Gbit/s", true), Bed: free, run: iperf3},
+		{Series: series("tool-wrk", "wrk: HTTP requests per second, 64 keep-alive connections", "rps", "1/s", true), Bed: free, run: wrk(false)},
+		{Series: series("tool-wrk-close", "wrk: HTTP requests per second, a connection each, 16 at a time", "rps", "1/s", true), Bed: free, run: wrk(true)},
+	}
 }
 
 func bulkWorkload(n int, up bool, bed BedKind) Workload {

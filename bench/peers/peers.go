@@ -24,6 +24,8 @@ type Values struct {
 	Datapath string // of sluice
 	Module   string // nginx: path of the stream module; empty when it is built in
 	MaxConns int    // sessions that may be open at once
+
+	Flowtable bool // nft: with a flow table
 }
 
 // Service is one front port and its backends.
