@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"slices"
 	"time"
 
 	"sluice/config"
@@ -11,8 +12,9 @@ import (
 const (
 	// windowPicks is how many picks a window holds.
 	windowPicks = 1024
-	// windowWork bounds picks times backends, so that a pool with very many
-	// backends doesn't hold its lock for long; such a pool has short windows.
+	// windowWork bounds picks times backends while some of them still climb back
+	// after failures, so that a pool with very many doesn't hold its lock for
+	// long; its windows are short until they are back.
 	windowWork = 4 << 20
 	// windowQuiet is how long a pool must have been undisturbed before its
 	// window is reopened, so that a backend that fails all the time doesn't
@@ -31,12 +33,6 @@ type window struct {
 	totals []int64 // sum of the effective weights at each pick
 	ids    []uint32
 	calc   []slot // scratch
-}
-
-// slot is the copy of one backend's state on which the window is computed.
-type slot struct {
-	current, effective, weight int64
-	b                          *Backend
 }
 
 // fromWindow takes the next pick of the open window, or opens one if that is
@@ -115,34 +111,33 @@ func (p *Pool) openWindow() bool {
 			w.calc = append(w.calc, slot{b.currentWeight, b.effectiveWeight, b.weight, b})
 		}
 	}
-	w.picks, w.totals, w.ids = w.picks[:0], w.totals[:0], w.ids[:0]
-	n := min(windowPicks, max(1, windowWork/len(w.calc)))
-	for range n {
-		i, total := stepSlots(w.calc)
-		w.picks = append(w.picks, w.calc[i].b)
-		w.totals = append(w.totals, total)
-		w.ids = append(w.ids, w.calc[i].b.ID)
-	}
+	w.compute()
 	w.open = true
 	w.board.Open(w.ids)
 	return true
 }
 
-// stepSlots is one pick of nginx's round robin, everybody being eligible.
-func stepSlots(slots []slot) (best int, total int64) {
-	for i := range slots {
-		s := &slots[i]
-		s.current += s.effective
-		total += s.effective
-		if s.effective < s.weight {
-			s.effective++
-		}
-		if s.current > slots[best].current {
-			best = i
-		}
+// compute steps copies of the backends' states through the window.
+func (w *window) compute() {
+	w.picks, w.totals, w.ids = w.picks[:0], w.totals[:0], w.ids[:0]
+	add := func(i int, total int64) {
+		b := w.calc[i].b
+		w.picks, w.totals, w.ids = append(w.picks, b), append(w.totals, total), append(w.ids, b.ID)
 	}
-	slots[best].current -= total
-	return best, total
+	full := !slices.ContainsFunc(w.calc, func(s slot) bool { return s.effective < s.weight })
+	// Backends that have failed climb back step by step.
+	for left := min(windowPicks, max(1, windowWork/len(w.calc))); !full && left > 0; left-- {
+		var i int
+		var total int64
+		i, total, full = stepSlots(w.calc)
+		add(i, total)
+	}
+	if !full {
+		return
+	}
+	for q := newSequence(w.calc); len(w.picks) < windowPicks; {
+		add(q.next(), q.total)
+	}
 }
 
 // closeWindow closes the window and moves the weights on by exactly the picks
