@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -73,6 +74,9 @@ func (s *Service) start(ctx context.Context) error {
 	s.names = newNames(s.opts.Resolve, s.nameFailed)
 	s.names.want(hosts(c))
 	s.loadBPF(ctx, limit)
+	// Parsing the kernel's types and the self-test leave some MiB of garbage,
+	// which nothing would collect for long: serving allocates little.
+	debug.FreeOSMemory()
 	loops := c.EventLoops
 	if loops <= 0 {
 		loops = cpus()
