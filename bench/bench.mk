@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Targets of the bench. They need root: the hosts are network namespaces.
 
-.PHONY: bench bench-quick bench-compare bench-profile bench-report bench-peers bench-perf
+.PHONY: bench bench-quick bench-compare bench-profile bench-report bench-vm bench-peers bench-perf
 
 # Everything, into bench/results and docs/benchmarks.md: about an hour.
 bench: bench-peers
@@ -19,7 +19,12 @@ bench-compare: bench-peers
 bench-profile: bench-peers bench-perf
 	go run ./bench profile $(D) $(W)
 
-# docs/benchmarks.md anew, from the last result.
+# The main figures on another kernel, in QEMU, IPVS included: make bench-vm VM_KERNEL=6.12
+bench-vm: bench-peers
+	@scripts/deps vm
+	go run ./bench vm -kernel $(VM_KERNEL)
+
+# docs/benchmarks.md and README's table anew, from the last result.
 bench-report:
 	go run ./bench report
 

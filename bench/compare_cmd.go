@@ -65,7 +65,7 @@ func compare(c *cli.Context, a, b string) (err error) {
 	}
 	plan := measure.Plan{Workloads: list, Contenders: contenders, Rounds: max(c.Int("rounds"), 1), Dir: dir,
 		Window: time.Duration(c.Float64("seconds") * float64(time.Second))}
-	run, err := execute(c.Context, "compare", plan, root)
+	run, err := execute(c.Context, "compare", os.Stdout, plan, root)
 	if err != nil {
 		return err
 	}

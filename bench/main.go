@@ -21,7 +21,7 @@ func main() {
 		Usage:           "measure sluice beside nginx, HAProxy and a direct connection",
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
-			runCommand(), quickCommand(), oneCommand(), listCommand(), reportCommand(), compareCommand(), profileCommand(),
+			runCommand(), quickCommand(), oneCommand(), listCommand(), reportCommand(), compareCommand(), profileCommand(), vmCommand(),
 			clientCommand(), backendCommand(),
 		},
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -37,6 +38,7 @@ func runCommand() *cli.Command {
 		Flags: []cli.Flag{contendersFlag(), sluiceFlag(),
 			&cli.IntFlag{Name: "rounds", Value: 5},
 			&cli.Float64Flag{Name: "seconds", Value: 3, Usage: "of each sample"},
+			&cli.DurationFlag{Name: "limit", Usage: "what has not begun by then is left out, with a note"},
 			&cli.StringFlag{Name: "w", Usage: "only these workloads, separated by commas"}},
 		Action: func(c *cli.Context) error {
 			list := measure.All()
@@ -50,19 +52,20 @@ func runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			run, err := do(c, "full", measure.Plan{Workloads: list, Rounds: max(c.Int("rounds"), 1)})
+			plan := measure.Plan{Workloads: list, Rounds: max(c.Int("rounds"), 1)}
+			if d := c.Duration("limit"); d > 0 {
+				plan.Deadline = time.Now().Add(d)
+			}
+			run, err := do(c, "full", os.Stdout, plan)
 			if err != nil {
 				return err
 			}
-			path, err := run.Save(filepath.Join(root, "bench", "results"))
+			path, err := run.Save(resultsIn(root))
 			if err != nil {
 				return err
 			}
 			fmt.Println("\nwritten:", path)
-			if err := report.Docs(run, filepath.Join(root, "docs")); err != nil {
-				return err
-			}
-			return measured(run)
+			return errors.Join(writeDocs(root, path), measured(run))
 		}}
 }
 
@@ -72,7 +75,7 @@ func quickCommand() *cli.Command {
 			&cli.Float64Flag{Name: "seconds", Value: .5, Usage: "of each sample"}},
 		Action: func(c *cli.Context) error {
 			plan := measure.Plan{Workloads: measure.Quick(), Rounds: max(c.Int("rounds"), 1), Short: true, Deadline: time.Now().Add(quickLimit)}
-			run, err := do(c, "quick", plan)
+			run, err := do(c, "quick", os.Stdout, plan)
 			if err != nil {
 				return err
 			}
@@ -88,17 +91,27 @@ func oneCommand() *cli.Command {
 			&cli.Float64Flag{Name: "seconds", Value: 1, Usage: "of each sample"},
 			&cli.IntFlag{Name: "backends", Usage: "their number, instead of the workload's"},
 			&cli.BoolFlag{Name: "pinned", Usage: "everything on core 0"},
-			&cli.StringFlag{Name: "o", Usage: "write the samples into this `FILE`'s directory as JSON"}},
+			&cli.StringFlag{Name: "o", Usage: "write the samples as JSON into this `FOLDER`; -: to the standard output, and all else to the standard error"}},
 		Action: func(c *cli.Context) error {
 			list, err := measure.Select(strings.Split(c.String("w"), ","))
 			if err != nil {
 				return err
 			}
-			run, err := do(c, "one", measure.Plan{Workloads: list, Rounds: max(c.Int("rounds"), 1), Backends: c.Int("backends"), Pinned: c.Bool("pinned")})
+			out := os.Stdout
+			if c.String("o") == "-" {
+				out = os.Stderr
+			}
+			run, err := do(c, "one", out, measure.Plan{Workloads: list, Rounds: max(c.Int("rounds"), 1), Backends: c.Int("backends"), Pinned: c.Bool("pinned")})
 			if err != nil {
 				return err
 			}
-			if dir := c.String("o"); dir != "" {
+			switch dir := c.String("o"); dir {
+			case "":
+			case "-":
+				if err := json.NewEncoder(os.Stdout).Encode(run); err != nil {
+					return err
+				}
+			default:
 				if _, err := run.Save(dir); err != nil {
 					return err
 				}
@@ -117,7 +130,7 @@ func listCommand() *cli.Command {
 }
 
 // do finds the contenders that the flags ask for, and runs the plan.
-func do(c *cli.Context, mode string, plan measure.Plan) (*result.Run, error) {
+func do(c *cli.Context, mode string, out *os.File, plan measure.Plan) (*result.Run, error) {
 	root, err := sourceRoot()
 	if err != nil {
 		return nil, err
@@ -132,12 +145,12 @@ func do(c *cli.Context, mode string, plan measure.Plan) (*result.Run, error) {
 	}
 	plan.Contenders, plan.Dir = list, dir
 	plan.Window = time.Duration(c.Float64("seconds") * float64(time.Second))
-	run, err := execute(c.Context, mode, plan, root)
+	run, err := execute(c.Context, mode, out, plan, root)
 	return run, errors.Join(err, remove())
 }
 
-// execute runs the plan and prints what it found.
-func execute(ctx context.Context, mode string, plan measure.Plan, root string) (*result.Run, error) {
+// execute runs the plan and prints what it found to out.
+func execute(ctx context.Context, mode string, out *os.File, plan measure.Plan, root string) (*result.Run, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the hosts are network namespaces: run it as root")
 	}
@@ -148,19 +161,19 @@ func execute(ctx context.Context, mode string, plan measure.Plan, root string) (
 	for _, c := range plan.Contenders {
 		run.Contenders = append(run.Contenders, result.Contender{Name: c.Name, Version: c.Version})
 	}
-	terminal := report.NewTerminal(os.Stdout, isTerminal())
-	report.Machine(os.Stdout, run)
+	terminal := report.NewTerminal(out, isTerminal(out))
+	report.Machine(out, run)
 	plan.Report = terminal
 	err := plan.Run(ctx, run)
 	run.Seconds = time.Since(run.Started).Seconds()
 	if err != nil {
 		return nil, err
 	}
-	fmt.Println("\nTCP congestion control on all hosts:", run.Machine.Congestion)
+	fmt.Fprintln(out, "\nTCP congestion control on all hosts:", run.Machine.Congestion)
 	for _, note := range run.Notes {
-		fmt.Println("note:", note)
+		fmt.Fprintln(out, "note:", note)
 	}
-	report.Goals(os.Stdout, run.Goals())
+	report.Goals(out, run.Goals())
 	return run, nil
 }
 
@@ -191,19 +204,27 @@ func raiseFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
 }
 
-func isTerminal() bool {
-	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
 
 // sourceRoot is the directory of the module that this is run in.
 func sourceRoot() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
-	path := strings.TrimSpace(string(out))
-	if err != nil || path == "" || path == os.DevNull {
-		return "", errors.New("run it inside sluice's source tree, with go in the PATH")
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
 	}
-	return filepath.Dir(path), nil
+	for {
+		if text, err := os.ReadFile(filepath.Join(dir, "go.mod")); err == nil && strings.HasPrefix(string(text), "module sluice\n") {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("run it inside sluice's source tree")
+		}
+		dir = up
+	}
 }
 
 // commit is what the tree is at, with a plus when it has changes.

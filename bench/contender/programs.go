@@ -32,9 +32,7 @@ func nginx() (*Contender, error) {
 	}
 	c := &Contender{Name: "nginx", Program: path, template: "nginx.conf.tmpl", config: "nginx.conf", update: reloadNginx,
 		args: func(config string) []string { return []string{"-c", config, "-p", filepath.Dir(config)} }}
-	modules, _ := filepath.Glob("/usr/lib*/nginx/modules/ngx_stream_module.so")
-	if len(modules) > 0 {
-		c.module = modules[0]
+	if c.module = StreamModule(); c.module != "" {
 		return c, nil
 	}
 	built, err := exec.Command(path, "-V").CombinedOutput()
@@ -42,6 +40,15 @@ func nginx() (*Contender, error) {
 		return nil, errors.New("nginx has no stream module; on Debian, libnginx-mod-stream has it")
 	}
 	return c, nil
+}
+
+// StreamModule is the path of nginx's stream module; empty if there is none.
+func StreamModule() string {
+	modules, _ := filepath.Glob("/usr/lib*/nginx/modules/ngx_stream_module.so")
+	if len(modules) == 0 {
+		return ""
+	}
+	return modules[0]
 }
 
 // reloadNginx is what `nginx -s reload` does. It is done once a new worker runs.

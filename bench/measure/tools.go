@@ -30,20 +30,20 @@ import (
 type tool struct {
 	program string
 	port    int
-	server  func(dir string) (args []string, err error) // of serverProgram
+	server  func(dir string, workers int) (args []string, err error) // of serverProgram
 	// serverProgram is the program that serves; empty: the tool itself
 	serverProgram string
 }
 
 func tools() []tool {
 	return []tool{
-		{program: "iperf3", port: 5201, server: func(string) ([]string, error) { return []string{"-s", "-p", "5201"}, nil }},
-		{program: "sockperf", port: 11111, server: func(string) ([]string, error) {
+		{program: "iperf3", port: 5201, server: func(string, int) ([]string, error) { return []string{"-s", "-4", "-p", "5201"}, nil }},
+		{program: "sockperf", port: 11111, server: func(string, int) ([]string, error) {
 			return []string{"server", "--tcp", "-i", "0.0.0.0", "-p", "11111"}, nil
 		}},
-		{program: "wrk", port: 8080, serverProgram: "nginx", server: func(dir string) ([]string, error) {
+		{program: "wrk", port: 8080, serverProgram: "nginx", server: func(dir string, workers int) ([]string, error) {
 			path := filepath.Join(dir, "web.conf")
-			return []string{"-c", path, "-p", dir}, peers.Write("web.conf.tmpl", path, peers.Values{Dir: dir})
+			return []string{"-c", path, "-p", dir}, peers.Write("web.conf.tmpl", path, peers.Values{Dir: dir, Workers: workers})
 		}},
 	}
 }
@@ -72,7 +72,7 @@ func (b *Bed) startTools(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		args, err := t.server(dir)
+		args, err := t.server(dir, b.threads())
 		if err != nil {
 			return err
 		}

@@ -11,8 +11,9 @@ import (
 	"sluice/bench/result"
 )
 
-// Docs writes dir/benchmarks.md and its plots, in dir/benchmarks.
-func Docs(r *result.Run, dir string) error {
+// Docs writes dir/benchmarks.md and its plots, in dir/benchmarks. vm is a run on
+// another kernel; nil: none.
+func Docs(r, vm *result.Run, dir string) error {
 	plots := filepath.Join(dir, "benchmarks")
 	if err := os.MkdirAll(plots, 0o755); err != nil {
 		return err
@@ -29,16 +30,7 @@ func Docs(r *result.Run, dir string) error {
 	}
 	var doc strings.Builder
 	doc.WriteString(head)
-	fmt.Fprintf(&doc, "\nMeasured on %s, in %.0f minutes. Mode: %s.\n\n", r.Started.UTC().Format("2006-01-02"), r.Seconds/60, r.Mode)
-	for _, line := range describe(r) {
-		fmt.Fprintf(&doc, "- %s\n", line)
-	}
-	if r.Machine.Congestion != "" {
-		fmt.Fprintf(&doc, "- TCP congestion control on all hosts: %s\n", r.Machine.Congestion)
-	}
-	for _, note := range r.Notes {
-		fmt.Fprintf(&doc, "- note: %s\n", note)
-	}
+	about(&doc, r)
 	goalTable(&doc, r.Goals())
 	doc.WriteString("\n## Results\n")
 	for _, s := range r.Series {
@@ -58,13 +50,42 @@ func Docs(r *result.Run, dir string) error {
 	if ok {
 		doc.WriteString("\n### How connections per second depend on the number of backends\n\n![growth](benchmarks/growth.svg)\n")
 	}
+	if vm != nil {
+		doc.WriteString(vmHead)
+		about(&doc, vm)
+		goalTable(&doc, vm.Goals())
+		for _, s := range vm.Series {
+			seriesTable(&doc, s)
+		}
+	}
 	return os.WriteFile(filepath.Join(dir, "benchmarks.md"), []byte(doc.String()), 0o644)
 }
+
+// about says when, where and on what a run was made.
+func about(doc *strings.Builder, r *result.Run) {
+	fmt.Fprintf(doc, "\nMeasured on %s, in %.0f minutes. Mode: %s.\n\n", r.Started.UTC().Format("2006-01-02"), r.Seconds/60, r.Mode)
+	for _, line := range describe(r) {
+		fmt.Fprintf(doc, "- %s\n", line)
+	}
+	if r.Machine.Congestion != "" {
+		fmt.Fprintf(doc, "- TCP congestion control on all hosts: %s\n", r.Machine.Congestion)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(doc, "- note: %s\n", note)
+	}
+}
+
+const vmHead = `
+## On a distribution's kernel, in QEMU
+
+` + "`make bench-vm`" + ` repeats the main workloads in a virtual machine, where IPVS is to be had. Without KVM it is emulated: then
+waking an idle core, a cache and a branch cost what QEMU makes of them, and the ratios are nearly those of instructions.
+`
 
 const head = `<!-- Written by ` + "`make bench`" + `; ` + "`make bench-report`" + ` writes it again from bench/results. Don't edit it. -->
 # Benchmarks
 
-` + "`make bench`" + ` measures sluice beside nginx (` + "`stream`" + `), HAProxy (` + "`mode tcp`" + `) and a direct connection, on one machine: client,
+` + "`make bench`" + ` measures sluice beside nginx (` + "`stream`" + `), HAProxy (` + "`mode tcp`" + `), the kernel's own NAT (nft) and a direct connection, on one machine: client,
 balancer and backends are network namespaces joined by veth pairs, each contender in a balancer namespace of its own.
 Direct is the same path with a balancer host that only routes. Peers run with a worker a core; their configurations are in
 [bench/peers](../bench/peers). Contenders take turns in each round; a figure is the median over the rounds, "x direct" the
@@ -75,7 +96,9 @@ the time is its own. A latency is that of a round trip; one sent on schedule cou
 Remarks: *client-bound* means that a thread of the client was busy all the time, *rate not held* that fewer requests were sent
 than meant, *other load* that the machine was not idle; such a figure says more about the harness than about the contender.
 A run of short connections fails, instead of giving a figure, if a connection failed, a port was lacking, an accept queue
-overflowed, or sockets in TIME_WAIT took 80 % of the ports.
+overflowed, connection tracking had no room, or sockets in TIME_WAIT took 80 % of the ports.
+nft only rewrites packets: it has no log, no retries, no half-close to care for; it is what sluice's ` + "`nat`" + ` will be measured by.
+The last workloads are run by other load tools (sockperf, iperf3, wrk) through the same contenders, to check the harness's own.
 `
 
 func goalTable(doc *strings.Builder, goals []result.Goal) {

@@ -37,14 +37,16 @@ func TestDocs(t *testing.T) {
 	if err := os.WriteFile(stale, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Docs(run(), dir); err != nil {
+	vm := run()
+	vm.Mode = "vm"
+	if err := Docs(run(), vm, dir); err != nil {
 		t.Fatal(err)
 	}
 	doc, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| nginx | 500 | 500 .. 500 | 0.50 | client-bound |", `FAILED 3 of 3: it \| broke`, "## Goals", "- nginx: nginx/1", "(benchmarks/connrate.svg)", "(benchmarks/growth.svg)"} {
+	for _, want := range []string{"| nginx | 500 | 500 .. 500 | 0.50 | client-bound |", `FAILED 3 of 3: it \| broke`, "## Goals", "- nginx: nginx/1", "(benchmarks/connrate.svg)", "(benchmarks/growth.svg)", "Mode: vm."} {
 		if !bytes.Contains(doc, []byte(want)) {
 			t.Errorf("no %q in\n%s", want, doc)
 		}
@@ -80,5 +82,39 @@ func TestDiffer(t *testing.T) {
 	}
 	if d := Differ(low[:3], high[:3]); d.Significant() {
 		t.Errorf("three samples a side can't tell: %+v", d)
+	}
+}
+
+func TestReadmeGetsTheFiguresAndKeepsTheRest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "README.md")
+	text := "before\n" + figuresBegin + "old\n" + figuresEnd + "after\n"
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := run()
+	r.Contenders = append(r.Contenders, result.Contender{Name: "direct"})
+	for range 2 { // the second time finds what the first has left
+		if err := Readme(r, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"before\n" + figuresBegin, figuresEnd + "after\n", "| | direct | nginx | sluice, relay |",
+		"| connections/s, one request each, x direct | 1.00 | 0.50 |  |"} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(string(got), "old") {
+		t.Errorf("the old figures are still there:\n%s", got)
+	}
+	if err := os.WriteFile(path, []byte("no marks"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Readme(r, path); err == nil {
+		t.Error("a README without a place for figures is no error")
 	}
 }
