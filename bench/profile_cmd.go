@@ -25,7 +25,7 @@ func profileCommand() *cli.Command {
 	return &cli.Command{Name: "profile", Usage: "where the time of a datapath goes, kernel and user", ArgsUsage: "DATAPATH WORKLOAD",
 		Description: "DATAPATH is splice, relay, auto or nat, or the name of any contender. perf samples the whole box with\n" +
 			"the cpu-clock event, which also works where a virtual machine has no performance counters.",
-		Flags: []cli.Flag{sluiceFlag(),
+		Flags: []cli.Flag{sluiceFlag(), congestionFlag(),
 			&cli.Float64Flag{Name: "seconds", Value: 5},
 			&cli.IntFlag{Name: "top", Value: 40, Usage: "lines of the table"},
 			&cli.BoolFlag{Name: "pinned", Usage: "everything on core 0"},
@@ -65,7 +65,7 @@ func profile(c *cli.Context, name, workload string) (err error) {
 	}
 	// The program has to be there as long as its symbols are looked up.
 	p := &profiler{Terminal: report.NewTerminal(os.Stdout, false), ctx: c.Context, perf: perf, file: c.String("o"), window: c.Float64("seconds")}
-	plan := measure.Plan{Workloads: list, Contenders: contenders, Rounds: 1, Dir: dir, Pinned: c.Bool("pinned"),
+	plan := measure.Plan{Workloads: list, Contenders: contenders, Rounds: 1, Dir: dir, Pinned: c.Bool("pinned"), Congestion: c.String("congestion"),
 		Window: time.Duration(c.Float64("seconds") * float64(time.Second)), Report: p}
 	run := &result.Run{Version: result.Version, Mode: "profile", Started: time.Now()}
 	if err := errors.Join(plan.Run(c.Context, run), p.err); err != nil {

@@ -33,9 +33,13 @@ func sluiceFlag() cli.Flag {
 	return &cli.StringFlag{Name: "sluice", Usage: "use this `PROGRAM` instead of building ./cmd/sluice"}
 }
 
+func congestionFlag() cli.Flag {
+	return &cli.StringFlag{Name: "congestion", Usage: "TCP congestion control of all hosts, by `NAME`; without: cubic, or reno where the machine keeps cubic from namespaces"}
+}
+
 func runCommand() *cli.Command {
 	return &cli.Command{Name: "run", Usage: "everything, into bench/results and docs/benchmarks.md",
-		Flags: []cli.Flag{contendersFlag(), sluiceFlag(),
+		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), congestionFlag(),
 			&cli.IntFlag{Name: "rounds", Value: 5},
 			&cli.Float64Flag{Name: "seconds", Value: 3, Usage: "of each sample"},
 			&cli.DurationFlag{Name: "limit", Usage: "what has not begun by then is left out, with a note"},
@@ -71,7 +75,7 @@ func runCommand() *cli.Command {
 
 func quickCommand() *cli.Command {
 	return &cli.Command{Name: "quick", Usage: "the main figures in two minutes",
-		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), &cli.IntFlag{Name: "rounds", Value: 3},
+		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), congestionFlag(), &cli.IntFlag{Name: "rounds", Value: 3},
 			&cli.Float64Flag{Name: "seconds", Value: .5, Usage: "of each sample"}},
 		Action: func(c *cli.Context) error {
 			plan := measure.Plan{Workloads: measure.Quick(), Rounds: max(c.Int("rounds"), 1), Short: true, Deadline: time.Now().Add(quickLimit)}
@@ -85,7 +89,7 @@ func quickCommand() *cli.Command {
 
 func oneCommand() *cli.Command {
 	return &cli.Command{Name: "one", Usage: "chosen workloads for chosen contenders",
-		Flags: []cli.Flag{contendersFlag(), sluiceFlag(),
+		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), congestionFlag(),
 			&cli.StringFlag{Name: "w", Value: "pingpong-pinned", Usage: "workloads, separated by commas; `bench list` names them"},
 			&cli.IntFlag{Name: "rounds", Value: 3},
 			&cli.Float64Flag{Name: "seconds", Value: 1, Usage: "of each sample"},
@@ -143,7 +147,7 @@ func do(c *cli.Context, mode string, out *os.File, plan measure.Plan) (*result.R
 	if err != nil {
 		return nil, errors.Join(err, remove())
 	}
-	plan.Contenders, plan.Dir = list, dir
+	plan.Contenders, plan.Dir, plan.Congestion = list, dir, c.String("congestion")
 	plan.Window = time.Duration(c.Float64("seconds") * float64(time.Second))
 	run, err := execute(c.Context, mode, out, plan, root)
 	return run, errors.Join(err, remove())

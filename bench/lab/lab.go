@@ -31,13 +31,15 @@ type Lab struct {
 	Client, Backend *Host
 	Balancers       []*Host
 	files           []*os.File // of tun devices
+	wanted          string     // congestion control; empty: the usual one
 }
 
 // New makes the hosts. The first balancer routes; it is the way of what goes
-// from the client to the backends directly.
-func New(balancers int) (*Lab, error) {
+// from the client to the backends directly. congestion names TCP's congestion
+// control; empty: cubic, or what is most like it.
+func New(balancers int, congestion string) (*Lab, error) {
 	removeStale()
-	l := &Lab{}
+	l := &Lab{wanted: congestion}
 	if err := l.build(balancers); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -89,10 +91,8 @@ func (l *Lab) host(role string) (*Host, error) {
 			return nil, errors.Join(fmt.Errorf("%s: sysctl: %w", h.Name, err), h.close())
 		}
 	}
-	// The usual one, whatever this machine prefers. A kernel lets a namespace
-	// have only what its own administrator allows: then it stays as it is.
-	if err := h.Sysctl("ipv4/tcp_congestion_control", "cubic"); err != nil && !os.IsNotExist(err) && !os.IsPermission(err) {
-		return nil, errors.Join(fmt.Errorf("%s: sysctl: %w", h.Name, err), h.close())
+	if err := h.congestion(l.wanted); err != nil {
+		return nil, errors.Join(err, h.close())
 	}
 	err = h.netlink(func(nl *netlink.Handle) error {
 		lo, err := nl.LinkByName("lo")
@@ -105,6 +105,28 @@ func (l *Lab) host(role string) (*Host, error) {
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
+}
+
+// congestion sets TCP's congestion control. Without a wish it is cubic, the usual
+// one, whatever this machine prefers; a kernel lets a namespace have only what
+// its own administrator allows, and where that isn't cubic it is reno: without
+// loss they do the same and cost the same, whereas BBR paces, at the price of a
+// timer for each packet. It stays as it is where neither is allowed.
+func (h *Host) congestion(wanted string) error {
+	const key = "ipv4/tcp_congestion_control"
+	if wanted != "" {
+		if err := h.Sysctl(key, wanted); err != nil {
+			return fmt.Errorf("%s: TCP congestion control %s can't be had: %w", h.Name, wanted, err)
+		}
+		return nil
+	}
+	for _, name := range []string{"cubic", "reno"} {
+		err := h.Sysctl(key, name)
+		if err == nil || !os.IsNotExist(err) && !os.IsPermission(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Congestion is TCP's congestion control on all hosts.

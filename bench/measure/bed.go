@@ -27,6 +27,8 @@ type BedKind struct {
 	Backends int
 	WAN      bool // a slow and lossy link on the client's side
 	Tools    bool // with the servers of other load tools
+
+	Congestion string // TCP's congestion control; empty: the usual one
 }
 
 // Bed is a lab with the contenders and the backend running in it.
@@ -60,7 +62,7 @@ func NewBed(ctx context.Context, kind BedKind, list []*contender.Contender, dir 
 
 func (b *Bed) start(ctx context.Context, list []*contender.Contender) error {
 	var err error
-	if b.lab, err = lab.New(len(list) + 1); err != nil {
+	if b.lab, err = lab.New(len(list)+1, b.Kind.Congestion); err != nil {
 		return err
 	}
 	if b.backend, err = startBackend(b.lab.Backend, b.cores()); err != nil {

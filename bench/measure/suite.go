@@ -28,6 +28,7 @@ type Plan struct {
 	Deadline   time.Time     // zero: none. What has not begun by then is left out, with a note
 	Backends   int           // 0: as the workload says
 	Pinned     bool          // everything on one core, whatever the workload says
+	Congestion string        // TCP's congestion control on all hosts; empty: the usual one
 	Dir        string        // for configurations, sockets and logs
 	Report     Reporter
 }
@@ -62,6 +63,7 @@ func (p Plan) kind(w Workload) BedKind {
 		kind.Backends = p.Backends
 	}
 	kind.Pinned = kind.Pinned || p.Pinned
+	kind.Congestion = p.Congestion
 	return kind
 }
 
