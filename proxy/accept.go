@@ -15,6 +15,10 @@ import (
 // have a turn again.
 const acceptBatch = 16
 
+// handOver is how many sessions more than another a loop may have before it
+// gives that one the connections it accepts.
+const handOver = 8
+
 // acceptor is one loop's listening socket of a front.
 type acceptor struct {
 	f      *Front
@@ -136,8 +140,35 @@ func (a *acceptor) accept(l *loop) bool {
 	default:
 		return true // the connection was gone already, or a passing network error (accept(2))
 	}
-	a.begin(l, fd, a.sa.addrPort())
+	client := a.sa.addrPort()
+	e.live.Add(1)
+	to := l.emptier()
+	if to == nil {
+		l.load.Add(1)
+		a.begin(l, fd, client)
+		return true
+	}
+	to.load.Add(1)
+	to.post(func() { a.begin(to, fd, client) })
 	return true
+}
+
+// emptier is a loop that has clearly fewer sessions, nil if the next one in
+// turn hasn't. The kernel spreads connections over a front's sockets by a hash:
+// of 64, one of two loops may well get 40, and then has most of the work for as
+// long as they live.
+func (l *loop) emptier() *loop {
+	loops := l.e.loops
+	if len(loops) == 1 {
+		return nil
+	}
+	if l.other = (l.other + 1) % len(loops); l.other == l.id {
+		l.other = (l.other + 1) % len(loops)
+	}
+	if o := loops[l.other]; l.load.Load()-o.load.Load() >= handOver {
+		return o
+	}
+	return nil
 }
 
 // takeFDs reserves the two descriptors of a session, before it is accepted so
@@ -201,7 +232,6 @@ func (a *acceptor) begin(l *loop, fd int32, client netip.AddrPort) {
 	s.cli = end{s: s, fd: fd, handle: -1, eager: true} // TCP_NODELAY comes from the listening socket
 	s.up = end{s: s, fd: -1, handle: -1}
 	l.sessions.add(s)
-	e.live.Add(1)
 
 	e.gen.RLock()
 	s.set = a.f.set.Load()

@@ -5,6 +5,7 @@ package proxy
 import (
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -17,11 +18,48 @@ func (r *rig) mapped() (n int) {
 	return n
 }
 
+// chorus is a backend that answers its connections' messages of each of the
+// first turns only when that turn's gate is open: then all at once.
+type chorus struct {
+	gates              []chan struct{}
+	received, answered atomic.Int64
+}
+
+func (h *chorus) serve(c net.Conn) {
+	b := make([]byte, 8)
+	for turn := 0; ; turn++ {
+		if _, err := io.ReadFull(c, b); err != nil {
+			return
+		}
+		h.received.Add(1)
+		if turn < len(h.gates) {
+			<-h.gates[turn]
+		}
+		if _, err := c.Write(b); err != nil {
+			return
+		}
+		h.answered.Add(1)
+	}
+}
+
+func waitFor(t *testing.T, n *atomic.Int64, want int) {
+	for end := time.Now().Add(10 * time.Second); n.Load() < int64(want); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%d messages, want %d", n.Load(), want)
+			return
+		}
+	}
+}
+
 // A loop that finds many events at each wake keeps its sessions (rule 11); the
 // same sessions enter the map once there is less to do.
 func TestBusyLoopKeepsItsSessions(t *testing.T) {
 	needSplice(t)
-	r := newRigOf(t, "splice", []string{serve(t, echo)}, nil, Options{Loops: 1, MapBatch: mapBatch})
+	h := &chorus{}
+	for range mapTurns {
+		h.gates = append(h.gates, make(chan struct{}))
+	}
+	r := newRigOf(t, "splice", []string{serve(t, h.serve)}, nil, Options{Loops: 1, MapBatch: mapBatch})
 	conns := make([]net.Conn, 48)
 	for i := range conns {
 		conns[i] = r.dial()
@@ -30,7 +68,8 @@ func TestBusyLoopKeepsItsSessions(t *testing.T) {
 	// As on a saturated box, the loop comes round only when all have spoken,
 	// and again when all have been answered.
 	l, b := r.engine.loops[0], make([]byte, 8)
-	for range mapTurns {
+	for turn, gate := range h.gates {
+		all := (turn + 1) * len(conns)
 		l.call(func() {
 			for _, c := range conns {
 				if _, err := c.Write(b); err != nil {
@@ -38,7 +77,11 @@ func TestBusyLoopKeepsItsSessions(t *testing.T) {
 				}
 			}
 		})
-		l.call(func() { time.Sleep(5 * time.Millisecond) })
+		waitFor(t, &h.received, all)
+		l.call(func() {
+			close(gate)
+			waitFor(t, &h.answered, all)
+		})
 		for _, c := range conns {
 			if _, err := io.ReadFull(c, b); err != nil {
 				t.Fatal(err)

@@ -37,6 +37,7 @@ func (s *session) finish(status int, reason stats.EndReason) {
 		s.set.Limits.leave(s.client.Addr())
 	}
 	l.sessions.remove(s)
+	l.load.Add(-1)
 	s.set.Counters.Active.Add(-1)
 	s.set.Counters.Ended(rec.Datapath, status)
 	e.record(rec, s.set.Config.AccessLog)

@@ -65,7 +65,7 @@ type loop struct {
 	now    int64  // monotonic, ns, taken after each wait
 	yield  int64  // when it last passed through Go's scheduler
 	wakes  uint64 // how often a wait has ended
-	batch  int32  // events a wake: a running mean, in 1/batchOne
+	batch  int32  // events a wake: a running mean, quick to rise, in 1/batchOne
 	timers timerHeap
 	hot    []*session // directions that used up their burst
 	spare  [][]byte
@@ -74,7 +74,9 @@ type loop struct {
 	rec    stats.Session // of the session that ends
 
 	sessions sessionList
-	spliced  int // sessions in the map
+	load     atomic.Int32 // sessions, those on their way here included
+	other    int          // the loop that was last looked at for handing over
+	spliced  int          // sessions in the map
 	sweepAt  int64
 
 	waiting []*acceptor // stopped for want of descriptors
@@ -211,8 +213,10 @@ func (l *loop) run() {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		if n > 0 {
-			l.batch += (int32(n)*batchOne - l.batch) / 32
+		if d := int32(n)*batchOne - l.batch; n > 0 && d > 0 {
+			l.batch += d / 4
+		} else if n > 0 {
+			l.batch += d / 32
 		}
 		for i := range events[:max(n, 0)] {
 			ev := &events[i]

@@ -46,10 +46,15 @@ func loadProcess(role, arg string) error {
 
 func bed(t *testing.T, kind BedKind) *Bed {
 	t.Helper()
+	return bedOf(t, kind, contender.Direct)
+}
+
+func bedOf(t *testing.T, kind BedKind, names ...string) *Bed {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	list, err := contender.Find(t.Context(), []string{contender.Direct}, "", "", "")
+	list, err := contender.Find(t.Context(), names, "", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +92,29 @@ func TestWorkloadsOverTheDirectWay(t *testing.T) {
 		}
 		if v := s.Values[w.Metric]; v <= 0 && name != "cpu5000" && name != "stalled" {
 			t.Errorf("%s: %s is %g", name, w.Metric, v)
+		}
+	}
+}
+
+// A contender that is rules in the kernel spreads connections over the
+// backends, and takes one out and in under load without losing any.
+func TestWorkloadsOverTheKernelsNAT(t *testing.T) {
+	b := bedOf(t, BedKind{Backends: 3}, contender.Direct, "nft")
+	for _, name := range []string{"rps64", "connrate", "bulk1", "memory", "update"} {
+		list, err := Select([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := list[0].run(t.Context(), b.Entries[1], 300*time.Millisecond)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if v := s.Values[list[0].Metric]; v <= 0 && name != "memory" {
+			t.Errorf("%s: %s is %g", name, list[0].Metric, v)
+		}
+		if name == "update" && (s.Values["lost"] != 0 || s.Values["apply"] <= 0) {
+			t.Errorf("update: %v", s.Values)
 		}
 	}
 }
