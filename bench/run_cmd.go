@@ -42,15 +42,25 @@ func runCommand() *cli.Command {
 		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), congestionFlag(),
 			&cli.IntFlag{Name: "rounds", Value: 5},
 			&cli.Float64Flag{Name: "seconds", Value: 3, Usage: "of each sample"},
+			&cli.StringFlag{Name: "complete", Usage: "measure only what the result in `FILE` lacks or what failed there, and add it"},
 			&cli.DurationFlag{Name: "limit", Usage: "what has not begun by then is left out, with a note"},
 			&cli.StringFlag{Name: "w", Usage: "only these workloads, separated by commas"}},
 		Action: func(c *cli.Context) error {
-			list := measure.All()
-			if c.String("w") != "" {
+			var before *result.Run
+			names := measure.WorkloadNames()
+			if path := c.String("complete"); path != "" {
 				var err error
-				if list, err = measure.Select(strings.Split(c.String("w"), ",")); err != nil {
+				if before, err = result.Load(path); err != nil {
 					return err
 				}
+				names = before.Lacks(names)
+			}
+			if c.String("w") != "" {
+				names = strings.Split(c.String("w"), ",")
+			}
+			list, err := measure.Select(names)
+			if err != nil {
+				return err
 			}
 			root, err := sourceRoot()
 			if err != nil {
@@ -64,12 +74,17 @@ func runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			measuredNow := measured(run)
+			if before != nil {
+				before.Complete(run, measure.WorkloadNames())
+				run = before
+			}
 			path, err := run.Save(resultsIn(root))
 			if err != nil {
 				return err
 			}
 			fmt.Println("\nwritten:", path)
-			return errors.Join(writeDocs(root, path), measured(run))
+			return errors.Join(writeDocs(root, path), measuredNow)
 		}}
 }
 

@@ -107,20 +107,30 @@ func (l *Lab) host(role string) (*Host, error) {
 	return h, nil
 }
 
+// LossyLink, in the place of a congestion control's name, is for a link that
+// loses packets.
+const LossyLink = "lossy"
+
 // congestion sets TCP's congestion control. Without a wish it is cubic, the usual
 // one, whatever this machine prefers; a kernel lets a namespace have only what
 // its own administrator allows, and where that isn't cubic it is reno: without
 // loss they do the same and cost the same, whereas BBR paces, at the price of a
-// timer for each packet. It stays as it is where neither is allowed.
+// timer for each packet. It stays as it is where neither is allowed, and on a
+// lossy link, where reno crawls.
 func (h *Host) congestion(wanted string) error {
 	const key = "ipv4/tcp_congestion_control"
-	if wanted != "" {
+	choice := []string{"cubic", "reno"}
+	switch wanted {
+	case "":
+	case LossyLink:
+		choice = choice[:1]
+	default:
 		if err := h.Sysctl(key, wanted); err != nil {
 			return fmt.Errorf("%s: TCP congestion control %s can't be had: %w", h.Name, wanted, err)
 		}
 		return nil
 	}
-	for _, name := range []string{"cubic", "reno"} {
+	for _, name := range choice {
 		err := h.Sysctl(key, name)
 		if err == nil || !os.IsNotExist(err) && !os.IsPermission(err) {
 			return err

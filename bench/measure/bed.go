@@ -62,7 +62,11 @@ func NewBed(ctx context.Context, kind BedKind, list []*contender.Contender, dir 
 
 func (b *Bed) start(ctx context.Context, list []*contender.Contender) error {
 	var err error
-	if b.lab, err = lab.New(len(list)+1, b.Kind.Congestion); err != nil {
+	congestion := b.Kind.Congestion
+	if b.Kind.WAN && congestion == "" {
+		congestion = lab.LossyLink
+	}
+	if b.lab, err = lab.New(len(list)+1, congestion); err != nil {
 		return err
 	}
 	if b.backend, err = startBackend(b.lab.Backend, b.cores()); err != nil {

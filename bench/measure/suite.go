@@ -87,8 +87,14 @@ func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *resul
 	}
 	defer func() { err = errors.Join(err, bed.Close()) }()
 	bed.short = p.Short
-	if r.Machine.Congestion, err = bed.lab.Congestion(); err != nil {
+	congestion, err := bed.lab.Congestion()
+	if err != nil {
 		return err
+	}
+	if kind.WAN {
+		r.Notes = append(r.Notes, "TCP congestion control over the lossy link: "+congestion)
+	} else {
+		r.Machine.Congestion = congestion
 	}
 	if kind.WAN && !bed.netem {
 		r.Notes = append(r.Notes, "this kernel has no netem (CONFIG_NET_SCH_NETEM): the harness itself, between two tun devices, made the slow and lossy link")

@@ -4,6 +4,7 @@ package result
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 )
@@ -73,5 +74,27 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 	if _, err := Load(path); err == nil {
 		t.Error("a file of another form was read")
+	}
+}
+
+func TestCompleteFillsWhatARunLacks(t *testing.T) {
+	ok, bad := Sample{Contender: "nginx", Values: map[string]float64{"x": 1}}, Sample{Contender: "nginx", Error: "no"}
+	r := &Run{Notes: []string{"c was left out: out of time", "kept"}, Machine: Machine{Congestion: "cubic"}, Series: []*Series{
+		{Name: "a", Samples: []Sample{ok}}, {Name: "b", Samples: []Sample{ok, bad}}}}
+	names := []string{"a", "c", "b"}
+	if got := r.Lacks(names); !slices.Equal(got, []string{"c", "b"}) {
+		t.Errorf("lacks %v", got)
+	}
+	later := &Run{Commit: "abc", Machine: Machine{Congestion: "cubic"}, Series: []*Series{{Name: "b", Samples: []Sample{ok}}, {Name: "c", Samples: []Sample{ok}}}}
+	r.Complete(later, names)
+	var order []string
+	for _, s := range r.Series {
+		order = append(order, s.Name)
+	}
+	if !slices.Equal(order, names) || len(r.Lacks(names)) != 0 {
+		t.Errorf("series %v, lacks %v", order, r.Lacks(names))
+	}
+	if !slices.Equal(r.Notes, []string{"kept", "measured in a later run, of abc: b, c"}) {
+		t.Errorf("notes %q", r.Notes)
 	}
 }
