@@ -4,8 +4,10 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sluice/bench/result"
@@ -31,6 +33,7 @@ func Docs(r, vm *result.Run, dir string) error {
 	var doc strings.Builder
 	doc.WriteString(head)
 	about(&doc, r)
+	doc.WriteString("\n## Goals\n\n")
 	goalTable(&doc, r.Goals())
 	doc.WriteString("\n## Results\n")
 	for _, s := range r.Series {
@@ -53,7 +56,8 @@ func Docs(r, vm *result.Run, dir string) error {
 	if vm != nil {
 		doc.WriteString(vmHead)
 		about(&doc, vm)
-		goalTable(&doc, vm.Goals())
+		doc.WriteByte('\n')
+		goalTable(&doc, slices.DeleteFunc(vm.Goals(), func(g result.Goal) bool { return math.IsNaN(g.Value) }))
 		for _, s := range vm.Series {
 			seriesTable(&doc, s)
 		}
@@ -102,10 +106,7 @@ The last workloads are run by other load tools (sockperf, iperf3, wrk) through t
 `
 
 func goalTable(doc *strings.Builder, goals []result.Goal) {
-	if len(goals) == 0 {
-		return
-	}
-	doc.WriteString("\n## Goals\n\n| datapath | what | measured | wanted | |\n|---|---|---|---|---|\n")
+	doc.WriteString("| datapath | what | measured | wanted | |\n|---|---|---|---|---|\n")
 	for _, g := range goals {
 		fmt.Fprintf(doc, "| %s | %s | %s | %s | %s |\n", strings.TrimPrefix(g.Variant, "sluice-"), g.What, g.Got(), g.Want(), g.State())
 	}
