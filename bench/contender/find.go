@@ -79,11 +79,12 @@ func Build(ctx context.Context, root, out string) error {
 	return nil
 }
 
-func program(name string) (string, error) {
+// FindProgram is the path of an installed program, also where Debian puts
+// servers, which an ordinary user's PATH leaves out.
+func FindProgram(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	// Where Debian puts it, which an ordinary user's PATH leaves out.
 	path := filepath.Join("/usr/sbin", name)
 	if _, err := os.Stat(path); err != nil {
 		return "", fmt.Errorf("%s is not installed; `make bench-peers` installs it, and -c leaves it out", name)

@@ -20,7 +20,7 @@ import (
 // forwarded, nothing is terminated.
 
 func nft() (*Contender, error) {
-	path, err := program("nft")
+	path, err := FindProgram("nft")
 	if err != nil {
 		return nil, err
 	}
@@ -35,11 +35,11 @@ func nft() (*Contender, error) {
 }
 
 func ipvs() (*Contender, error) {
-	path, err := program("ipvsadm")
+	path, err := FindProgram("ipvsadm")
 	if err != nil {
 		return nil, err
 	}
-	nft, err := program("nft")
+	nft, err := FindProgram("nft")
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ import (
 const updateLimit = 10 * time.Second
 
 func nginx() (*Contender, error) {
-	path, err := program("nginx")
+	path, err := FindProgram("nginx")
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func wait(ctx context.Context, what string, done func() (bool, error)) error {
 }
 
 func haproxy() (*Contender, error) {
-	path, err := program("haproxy")
+	path, err := FindProgram("haproxy")
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/bench/contender"
 	"sluice/bench/lab"
 	"sluice/bench/peers"
 	"sluice/bench/result"
@@ -68,7 +69,7 @@ func (b *Bed) startTools(ctx context.Context) error {
 		if t.serverProgram != "" {
 			name = t.serverProgram
 		}
-		path, err := lookup(name)
+		path, err := contender.FindProgram(name)
 		if err != nil {
 			return err
 		}
@@ -87,26 +88,9 @@ func (b *Bed) startTools(ctx context.Context) error {
 	return nil
 }
 
-// lookup also looks where Debian puts servers, which an ordinary PATH leaves out.
-func lookup(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path, nil
-	}
-	if path = filepath.Join("/usr/sbin", name); exists(path) {
-		return path, nil
-	}
-	return "", fmt.Errorf("%s is not installed; `make bench-peers` installs it: %w", name, err)
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
 // toolClient runs a tool's client against a contender and returns what it printed.
 func (e *Entry) toolClient(ctx context.Context, program string, limit time.Duration, args ...string) ([]byte, error) {
-	path, err := lookup(program)
+	path, err := contender.FindProgram(program)
 	if err != nil {
 		return nil, err
 	}
