@@ -132,12 +132,19 @@ func iperf3(ctx context.Context, e *Entry, d time.Duration) (result.Sample, erro
 			Received struct {
 				Bits float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
+			CPU struct {
+				Host float64 `json:"host_total"`
+			} `json:"cpu_utilization_percent"`
 		}
 	}
 	if err := json.Unmarshal(out, &res); err != nil || res.End.Received.Bits == 0 {
 		return result.Sample{}, fmt.Errorf("iperf3: no result (%w) in: %.300s", err, out)
 	}
-	return result.Sample{Values: map[string]float64{"gbits": res.End.Received.Bits / 1e9}}, nil
+	s := result.Sample{Values: map[string]float64{"gbits": res.End.Received.Bits / 1e9}}
+	if res.End.CPU.Host > 100*bound {
+		s.Marks = append(s.Marks, "client-bound")
+	}
+	return s, nil
 }
 
 // sockperf is a ping-pong of 64 bytes; it prints half of the round trip.
