@@ -24,14 +24,16 @@ func nft() (*Contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Contender{Name: "nft", Program: path, template: "nft.conf.tmpl", config: "nft.conf", apply: loadRules}
-	c.update = func(in *Instance, ctx context.Context, backends []netip.Addr) error {
-		if err := in.write(backends); err != nil {
-			return err
-		}
-		return in.run(ctx, nil, c.Program, "-f", in.configPath())
-	}
+	c := &Contender{Name: "nft", Program: path, template: "nft.conf.tmpl", config: "nft.conf", apply: loadRules, update: loadFile}
 	return c, nil
+}
+
+// loadFile writes the ruleset for these backends and loads it, in one transaction.
+func loadFile(in *Instance, ctx context.Context, backends []netip.Addr) error {
+	if err := in.write(backends); err != nil {
+		return err
+	}
+	return in.run(ctx, nil, in.Program, "-f", in.configPath())
 }
 
 func ipvs() (*Contender, error) {
@@ -78,15 +80,10 @@ func HasIPVS() bool {
 // short cut for established flows that nftables' manual recommends.
 func loadRules(in *Instance, ctx context.Context) error {
 	in.flowtable = true
-	err := in.write(in.Backends)
-	if err == nil {
-		err = in.run(ctx, nil, in.Program, "-f", in.configPath())
-	}
+	err := loadFile(in, ctx, in.Backends)
 	if err != nil {
 		in.flowtable = false
-		if err = in.write(in.Backends); err == nil {
-			err = in.run(ctx, nil, in.Program, "-f", in.configPath())
-		}
+		err = loadFile(in, ctx, in.Backends)
 	}
 	return errors.Join(err, in.conntrack())
 }

@@ -138,7 +138,7 @@ func iperf3(ctx context.Context, e *Entry, d time.Duration) (result.Sample, erro
 		}
 	}
 	if err := json.Unmarshal(out, &res); err != nil || res.End.Received.Bits == 0 {
-		return result.Sample{}, fmt.Errorf("iperf3: no result (%w) in: %.300s", err, out)
+		return result.Sample{}, fmt.Errorf("iperf3: no result (%v) in: %.300s", err, out)
 	}
 	s := result.Sample{Values: map[string]float64{"gbits": res.End.Received.Bits / 1e9}}
 	if res.End.CPU.Host > 100*bound {
