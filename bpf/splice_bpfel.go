@@ -26,7 +26,7 @@ type SpliceHalf struct {
 	Runs       uint32
 	Big        uint32
 	Over       uint32
-	Spare      uint32
+	NextSeq    uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -45,6 +45,8 @@ const (
 	SpliceVarRuleDropFin  = "rule_drop_fin"
 	SpliceVarRuleMark     = "rule_mark"
 	SpliceVarRuleTarget   = "rule_target"
+	SpliceVarRuleTrim     = "rule_trim"
+	SpliceVarTrims        = "trims"
 )
 
 // LoadSplice returns the embedded CollectionSpec for Splice.
@@ -113,6 +115,8 @@ type SpliceVariableSpecs struct {
 	RuleDropFin  *ebpf.VariableSpec `ebpf:"rule_drop_fin"`
 	RuleMark     *ebpf.VariableSpec `ebpf:"rule_mark"`
 	RuleTarget   *ebpf.VariableSpec `ebpf:"rule_target"`
+	RuleTrim     *ebpf.VariableSpec `ebpf:"rule_trim"`
+	Trims        *ebpf.VariableSpec `ebpf:"trims"`
 }
 
 // SpliceObjects contains all objects after they have been loaded into the kernel.
@@ -163,6 +167,8 @@ type SpliceVariables struct {
 	RuleDropFin  *ebpf.Variable `ebpf:"rule_drop_fin"`
 	RuleMark     *ebpf.Variable `ebpf:"rule_mark"`
 	RuleTarget   *ebpf.Variable `ebpf:"rule_target"`
+	RuleTrim     *ebpf.Variable `ebpf:"rule_trim"`
+	Trims        *ebpf.Variable `ebpf:"trims"`
 }
 
 // SplicePrograms contains all programs after they have been loaded into the kernel.

@@ -23,10 +23,14 @@ struct half {
 	__u32 runs;       /* program: runs with bytes */
 	__u32 big;        /* program: those of BIG_RUN bytes or more */
 	__u32 over;       /* program: passed because of the mark */
-	__u32 spare;
+	__u32 next_seq;   /* program: sequence number of the first byte not had yet */
 };
 
+/* What flags says. */
 #define BASE_KNOWN 1u
+#define SEQ_KNOWN 2u
+#define BROKEN 4u /* bytes are lost: the session has to be reset */
+
 #define BIG_RUN 8192
 
 enum splice_outcome {
@@ -39,6 +43,8 @@ enum splice_outcome {
 	DROPPED_FIN,
 	REDIRECT_FAILED, /* bytes lost: the session has to be reset */
 	NEWS_LOST,       /* an announcement found no room; the sweep finds it */
+	TRIMMED,         /* began with bytes that had come before */
+	ORDER_LOST,      /* couldn't be trimmed, or a gap: reset as well */
 	SPLICE_OUTCOMES,
 };
 

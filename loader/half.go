@@ -47,6 +47,14 @@ func (h *Half) Big() uint32 { return atomic.LoadUint32(&h.raw.Big) }
 // Over is how often bytes were passed because more than the mark waited.
 func (h *Half) Over() uint32 { return atomic.LoadUint32(&h.raw.Over) }
 
+// Broken says that bytes are lost: the program could neither move nor pass
+// them, and the kernel has acknowledged them. The session has to be reset. It
+// is announced as passed bytes are.
+func (h *Half) Broken() bool { return atomic.LoadUint32(&h.raw.Flags)&broken != 0 }
+
+// broken is BROKEN in bpf/splice_maps.h.
+const broken = 4
+
 // SetMark sets how many bytes may wait unsent in the target, below 2^31.
 func (h *Half) SetMark(bytes uint32) { atomic.StoreUint32(&h.raw.Mark, bytes) }
 
@@ -68,7 +76,7 @@ func (h *Half) Reset(mark uint32) {
 	for _, p := range []*uint64{&h.raw.Redirected, &h.raw.Passed, &h.raw.Forwarded, &h.raw.LastNs} {
 		atomic.StoreUint64(p, 0)
 	}
-	for _, p := range []*uint32{&h.raw.BaseSeq, &h.raw.Flags, &h.raw.Hold, &h.raw.Runs, &h.raw.Big, &h.raw.Over} {
+	for _, p := range []*uint32{&h.raw.BaseSeq, &h.raw.Flags, &h.raw.Hold, &h.raw.Runs, &h.raw.Big, &h.raw.Over, &h.raw.NextSeq} {
 		atomic.StoreUint32(p, 0)
 	}
 	h.SetMark(mark)

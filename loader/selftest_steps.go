@@ -43,6 +43,7 @@ var steps = [...]step{
 	{name: "missing target", run: stepMissing},
 	{name: "half-closed client", run: stepClosedClient},
 	{name: "reset", run: stepReset},
+	{name: "repeated bytes", run: stepRepeated},
 }
 
 // stepRedirect: the kernel moves the bytes, and only the kernel.

@@ -42,6 +42,8 @@ func TestSelftestFailsWithoutRule(t *testing.T) {
 		{"pass without a target", rules{noTarget: true}, "missing target"},
 		{"announce", rules{noAnnounce: true}, "hold and announcement"},
 		{"kick", rules{noKick: true}, "bytes from before adding"},
+		{"trim what came before", rules{noTrim: true}, "repeated bytes"},
+		{"trimming that fails", rules{cantTrim: true}, "repeated bytes"},
 		{"count before the FIN", rules{noWait: true}, "half-close, counted"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

@@ -44,10 +44,11 @@ type Splice struct {
 // rules are those of docs/splice.md that userspace or the program follows.
 // Only tests switch one off, to show what it is for.
 type rules struct {
-	noDropFin, noMark, noBehind, noTarget, noAnnounce bool // in the program
-	noKick                                            bool // in Add
-	noTurn                                            bool // in the self-test: a write overtakes what waits
-	noWait                                            bool // in the self-test: a FIN is handed on at once
+	noDropFin, noMark, noBehind, noTarget, noAnnounce, noTrim bool // in the program
+	cantTrim                                                  bool // in the program: trimming fails
+	noKick                                                    bool // in Add
+	noTurn                                                    bool // in the self-test: a write overtakes what waits
+	noWait                                                    bool // in the self-test: a FIN is handed on at once
 }
 
 // NewSplice loads the program and its maps. It needs CAP_BPF, CAP_NET_ADMIN
@@ -117,8 +118,14 @@ func spliceSpec(maxFlows uint32, r rules) (*ebpf.CollectionSpec, error) {
 		bpf.SpliceVarRuleBehind:   r.noBehind,
 		bpf.SpliceVarRuleTarget:   r.noTarget,
 		bpf.SpliceVarRuleAnnounce: r.noAnnounce,
+		bpf.SpliceVarRuleTrim:     r.noTrim,
 	} {
 		if err := spec.Variables[name].Set(!off); err != nil {
+			return nil, err
+		}
+	}
+	if r.cantTrim {
+		if err := spec.Variables[bpf.SpliceVarTrims].Set(uint32(0)); err != nil {
 			return nil, err
 		}
 	}
@@ -177,10 +184,12 @@ type SpliceCounts struct {
 	DroppedFIN     uint64
 	RedirectFailed uint64 // bytes lost
 	NewsLost       uint64 // announcements without room
+	Trimmed        uint64 // began with bytes that had come before
+	OrderLost      uint64 // couldn't be trimmed: bytes lost
 }
 
 // Counts reads the counters; zeros if that fails.
 func (s *Splice) Counts() SpliceCounts {
 	n := readCounts(s.objs.SpliceCounts)
-	return SpliceCounts{n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8)}
+	return SpliceCounts{n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8), n(9), n(10)}
 }

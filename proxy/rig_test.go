@@ -4,9 +4,11 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -163,7 +165,7 @@ func (r *rig) ended(n int) []stats.Session {
 			return got
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%d records, want %d", len(got), n)
+			r.t.Fatalf("%d records, want %d; what is left:\n%s", len(got), n, r.left())
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -175,8 +177,30 @@ func (r *rig) empty() {
 	select {
 	case <-r.engine.Idle():
 	case <-time.After(10 * time.Second):
-		r.t.Errorf("%d sessions left", r.engine.Sessions())
+		r.t.Errorf("%d sessions left:\n%s", r.engine.Sessions(), r.left())
 	}
+}
+
+// left describes the sessions that there are: what a session that hangs waits for.
+func (r *rig) left() string {
+	var b strings.Builder
+	for _, l := range r.engine.loops {
+		l.call(func() {
+			l.sessions.each(func(s *session) {
+				fmt.Fprintf(&b, "session %d on loop %d: state %d, reason %q, deadline in %d ms\n", s.id, l.id, s.state, s.reason, (s.deadline-l.now)/1e6)
+				for i, e := range s.ends() {
+					w, _ := entered(e.fd)
+					fmt.Fprintf(&b, "  end %d: in %d, out %d, held %d, readable %t, full %t, rdhup %t, eof %t, finished %t, broken %t, entered %d\n",
+						i, e.in, e.out, len(e.held), e.readable, e.full, e.rdhup, e.eof, e.finished, e.broken, w)
+					if k := s.kern; k != nil && k.in {
+						h := k.half[i]
+						fmt.Fprintf(&b, "  half %d: redirected %d, passed %d, forwarded %d, %+v\n", i, h.Redirected(), h.Passed(), h.Forwarded(), k.dir[i])
+					}
+				}
+			})
+		})
+	}
+	return b.String()
 }
 
 // serve runs a backend that gives each connection to h.

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,22 +12,6 @@ import (
 )
 
 const (
-	// mapTurns is how many reads a session must have had before it can enter
-	// the map: adding and removing a pair costs about twenty system calls,
-	// and each message that the kernel moves saves three and a wake-up.
-	mapTurns = 16
-	// mapMean is the mean read above which a session is bulk, and stays with
-	// relay, which moves bulk faster (docs/performance.md).
-	mapMean = 4 << 10
-	// mapBatch is the mean of events a wake above which no session enters the
-	// map. In the map a message costs a worker's wake-up whatever the load; a
-	// loop that finds many at each of its own moves them for less, and has the
-	// more of them the busier the box is (docs/performance.md).
-	mapBatch = 3
-	// quietBytes in a second is when a direction that userspace took over goes
-	// back to the kernel.
-	quietBytes = 64 << 10
-
 	spliceEvents = unix.EPOLLRDHUP | uint32(unix.EPOLLET&0xffffffff)
 	passEvents   = spliceEvents | unix.EPOLLIN
 	outEvents    = unix.EPOLLOUT
@@ -70,110 +53,6 @@ type passing struct {
 // Splice is the loader's view of the sockmap program.
 type Splice = *loader.Splice
 
-// considerMap puts the session into the map if that pays.
-func (s *session) considerMap() {
-	if s.noMap || s.turns < mapTurns || s.mean > mapMean || !s.set.SpliceAllowed {
-		return
-	}
-	e := s.loop.e
-	if s.loop.batch > e.mapBatch*batchOne {
-		return // looked at again with the next message
-	}
-	c, u := &s.cli, &s.up
-	if e.splice == nil || c.handle < 0 || c.held != nil || u.held != nil || c.readable || u.readable ||
-		c.eof || u.eof || c.broken || u.broken || c.rdhup || u.rdhup {
-		return
-	}
-	if !s.client.IsValid() || s.backend.Addr.Unix != "" {
-		s.noMap = true // unix sockets don't enter a map
-		return
-	}
-	s.enterMap()
-}
-
-// enterMap does what the kernel needs, in the order it needs it (docs/splice.md).
-func (s *session) enterMap() {
-	l, e := s.loop, s.loop.e
-	s.noMap = true
-	flow, ok := e.splice.Reserve()
-	if !ok {
-		s.set.Counters.Fallback("map_full")
-		return
-	}
-	k := &kernelPart{flow: flow}
-	for i, x := range s.ends() {
-		w, ok := entered(x.other().fd)
-		if !ok {
-			e.splice.Free(flow)
-			return
-		}
-		k.half[i] = e.splice.Half(2*flow + uint32(i))
-		k.dir[i] = passing{inAt: x.in, outAt: x.other().out, base: w}
-		if !x.eager {
-			x.eager = true
-			rawSetInt(x.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		}
-	}
-	s.kern = k
-	e.flows[flow].Store(s)
-	l.modify(s.cli.fd, s.cli.handle, spliceEvents)
-	l.modify(s.up.fd, s.up.handle, spliceEvents)
-	s.state = stateSplice
-	s.deadline = 0
-	k.in = true
-	if err := e.splice.Add(flow, int(s.cli.fd), int(s.up.fd)); err != nil {
-		s.refusedByMap(err)
-		return
-	}
-	if l.spliced == 0 {
-		l.sweepAt = l.now + int64(time.Second)
-	}
-	l.spliced++
-}
-
-// refusedByMap goes back to relay. A half-closed client (EOPNOTSUPP) is no
-// error; anything that may have touched a byte ends the session.
-func (s *session) refusedByMap(err error) {
-	l, e := s.loop, s.loop.e
-	k := s.kern
-	touched := errors.Is(err, loader.ErrMoved)
-	k.in = false
-	s.kern = nil
-	e.flows[k.flow].Store(nil)
-	e.splice.Free(k.flow)
-	s.state = stateRelay
-	if touched {
-		s.set.Counters.Fallback("map_error")
-		s.cut(stats.Internal)
-		return
-	}
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		s.set.Counters.Fallback("half_closed")
-	} else {
-		s.set.Counters.Fallback("map_error")
-		e.log.Debug().Err(err).Str("listener", s.set.Config.Name).Msg("a session could not enter the map")
-	}
-	if s.set.Config.IdleTimeout > 0 {
-		l.timers.set(s, l.now+int64(s.set.Config.IdleTimeout))
-	}
-	s.cli.asksRoom, s.up.asksRoom = true, true
-	l.modify(s.cli.fd, s.cli.handle, relayEvents)
-	l.modify(s.up.fd, s.up.handle, relayEvents)
-	s.cli.readable, s.up.readable = true, true
-	s.makeHot()
-}
-
-// entered is how many bytes have entered the socket's send queue since its
-// connection began, give or take a constant: acknowledged ones first, so that
-// what is acknowledged in between is never counted twice.
-func entered(fd int32) (uint64, bool) {
-	var ti unix.TCPInfo
-	if !tcpInfo(fd, &ti) {
-		return 0, false
-	}
-	return ti.Bytes_acked + outq(fd), true
-}
-
 // drained says whether every byte of direction i up to now, redirected or
 // written by us, has entered the target's socket.
 func (s *session) drained(i int) bool {
@@ -213,9 +92,20 @@ func (a announcements) ready(l *loop, _ uint32) {
 }
 
 func (s *session) announced(flow uint32, i int) {
-	if s.state == stateSplice && s.kern.flow == flow {
+	if s.state == stateSplice && s.kern.flow == flow && !s.broken(i) {
 		s.takeOver(i)
 	}
+}
+
+// broken ends a session of which the kernel has lost bytes in direction i.
+func (s *session) broken(i int) bool {
+	if !s.kern.half[i].Broken() {
+		return false
+	}
+	s.set.Counters.Fallback("map_error")
+	s.loop.e.log.Debug().Str("listener", s.set.Config.Name).Stringer("client", s.client).Msg("the kernel lost bytes of a session: it is reset")
+	s.cut(stats.Internal)
+	return true
 }
 
 // takeOver has userspace move direction i for a while. The program runs
@@ -318,7 +208,7 @@ func (s *session) advanceOne(i int) (again bool) {
 	k, d := s.kern, &s.kern.dir[i]
 	src := s.ends()[i]
 	dst := src.other()
-	if src.eof || !d.armed && !d.fin {
+	if src.eof || !d.armed && !d.fin || s.broken(i) {
 		return false
 	}
 	if d.fin {
@@ -446,104 +336,4 @@ func (s *session) passMappedFIN(i int, src, dst *end) bool {
 		s.cut(s.resetBy(dst))
 	}
 	return true
-}
-
-// sweep looks at the sessions in the map once a second: idle ones end, a lost
-// announcement is found, a quiet direction goes back to the kernel.
-func (l *loop) sweep() {
-	l.sessions.each(func(s *session) {
-		if s.state != stateSplice {
-			return
-		}
-		if idle := int64(s.set.Config.IdleTimeout); idle > 0 && l.now-s.lastActive() >= idle {
-			s.finish(200, stats.IdleTimeout)
-			return
-		}
-		k := s.kern
-		for i := range 2 {
-			passed := k.half[i].Passed()
-			d := &k.dir[i]
-			switch {
-			case !d.armed && passed != k.half[i].Forwarded():
-				s.takeOver(i)
-			case d.armed && !d.fin && passed-d.seen < quietBytes && s.handBack(i):
-			}
-			d.seen = passed
-		}
-	})
-}
-
-// handBack lets the kernel redirect direction i again.
-func (s *session) handBack(i int) bool {
-	k, d := s.kern, &s.kern.dir[i]
-	src := s.ends()[i]
-	h := k.half[i]
-	if !d.clear || src.other().held != nil || h.Passed() != h.Forwarded() {
-		return false
-	}
-	d.armed, d.clear = false, false
-	src.readable = false
-	s.rearm(i)
-	h.SetHold(false)
-	if h.Passed() != h.Forwarded() {
-		s.takeOver(i) // it passed some more just before
-		return false
-	}
-	return true
-}
-
-// lastActive is when the last byte moved, whoever moved it.
-func (s *session) lastActive() int64 {
-	last := s.last
-	if s.kern != nil && s.kern.in {
-		last = max(last, int64(s.kern.half[0].LastActive()), int64(s.kern.half[1].LastActive()))
-	}
-	return last
-}
-
-// kernelBytes is how many bytes from this end the kernel has moved and the
-// end's own counts don't have yet.
-func (s *session) kernelBytes(e *end) uint64 {
-	if s.kern == nil || !s.kern.in {
-		return 0
-	}
-	if e == &s.cli {
-		return s.kern.half[0].Redirected()
-	}
-	return s.kern.half[1].Redirected()
-}
-
-// leaveMap brings the kernel's counts into the session's own, and gives the
-// flow back. The sockets leave the map by being closed, which comes next.
-func (s *session) leaveMap() {
-	k := s.kern
-	if k == nil || !k.in {
-		return
-	}
-	l := s.loop
-	var redirected, sent [2]uint64
-	for i, src := range s.ends() {
-		redirected[i] = k.half[i].Redirected()
-		sent[i] = redirected[i]
-		if dst := src.other(); !dst.finished {
-			// Cut short: what has not entered the socket was never sent.
-			own := dst.out - k.dir[i].outAt
-			if w, ok := entered(dst.fd); ok {
-				sent[i] = min(sent[i], max(w-k.dir[i].base, own)-own)
-			}
-		}
-	}
-	for i, src := range s.ends() {
-		src.in += redirected[i] + (k.half[i].Passed() - k.dir[i].read)
-		src.other().out += sent[i]
-		k.spliced += sent[i]
-	}
-	if s.first == 0 && s.up.in > 0 {
-		s.first = l.now
-	}
-	k.in = false
-	l.spliced--
-	l.e.flows[k.flow].Store(nil)
-	l.e.splice.Remove(k.flow)
-	l.e.splice.Free(k.flow)
 }

@@ -3,11 +3,15 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
+	"sluice/bpf"
 	"sluice/stats"
 )
 
@@ -163,6 +167,34 @@ func TestTakeOverAndHandBack(t *testing.T) {
 	c.CloseWrite()
 	io.ReadAll(c)
 	expect(t, r.ended(1)[0], 200, stats.ClientClosed, 2*warmBytes, 2*warmBytes+size)
+}
+
+// Bytes that the kernel has lost end a session with a reset, also when nobody
+// was told: never with a clean end.
+func TestLostBytesReset(t *testing.T) {
+	needSplice(t)
+	for _, end := range []string{"found by the sweep", "found at the end"} {
+		t.Run(end, func(t *testing.T) {
+			r := newRig(t, "splice", []string{serve(t, echo)}, nil)
+			c := r.dial()
+			defer c.Close()
+			warm(t, c)
+			s := r.session()
+			s.loop.call(func() {
+				const broken = 4 // BROKEN in bpf/splice_maps.h
+				(*bpf.SpliceHalf)(unsafe.Pointer(s.kern.half[0])).Flags |= broken
+			})
+			if end == "found at the end" {
+				c.CloseWrite()
+			}
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the client sees %v", err)
+			}
+			expect(t, r.ended(1)[0], 200, stats.Internal, warmBytes, warmBytes)
+			r.empty()
+		})
+	}
 }
 
 // session is the only one there is.

@@ -29,6 +29,7 @@ type plan struct {
 	SlowClient uint32 // reads that are followed by a pause
 	SlowServer uint32
 	CutAt      uint32 // for resets: after how many bytes of the sender's own
+	Piece      uint32 // bytes of a write, at most
 }
 
 const (
@@ -40,7 +41,18 @@ const (
 	endings
 )
 
-const planSize = 8 + 7*4
+const planSize = 8 + 8*4
+
+// most is how much one side sends at most.
+const most = 16 << 20
+
+// ordeal is what a torture is made of.
+type ordeal struct {
+	sessions int
+	most     uint32 // bytes that a side sends
+	endings  uint32 // only those before
+	loss     int    // packets of a hundred that the client's leg loses, each way
+}
 
 func (p plan) encode() []byte {
 	var b bytes.Buffer
@@ -48,7 +60,7 @@ func (p plan) encode() []byte {
 	return b.Bytes()
 }
 
-func randomPlan(r *rand.Rand, most uint32) plan {
+func (o ordeal) plan(r *rand.Rand) plan {
 	size := func() uint32 {
 		switch r.IntN(4) {
 		case 0:
@@ -59,11 +71,11 @@ func randomPlan(r *rand.Rand, most uint32) plan {
 			return r.Uint32N(256 << 10)
 		}
 		if r.IntN(16) == 0 {
-			return r.Uint32N(most)
+			return r.Uint32N(o.most)
 		}
-		return r.Uint32N(1 << 20)
+		return r.Uint32N(min(o.most, 1<<20))
 	}
-	p := plan{Seed: r.Uint64(), Up: size(), Down: size(), Ending: r.Uint32N(endings)}
+	p := plan{Seed: r.Uint64(), Up: size(), Down: size(), Ending: r.Uint32N(o.endings)}
 	if r.IntN(3) > 0 {
 		p.Chat = r.Uint32N(60)
 	}
@@ -72,6 +84,11 @@ func randomPlan(r *rand.Rand, most uint32) plan {
 	}
 	if r.IntN(4) == 0 {
 		p.SlowServer = 1 + r.Uint32N(20)
+	}
+	p.Piece = 64 << 10
+	if r.IntN(4) == 0 {
+		p.Piece = 1 + r.Uint32N(600)
+		p.Up, p.Down = min(p.Up, 500*p.Piece), min(p.Down, 500*p.Piece)
 	}
 	switch p.Ending {
 	case clientResets:
@@ -83,19 +100,34 @@ func randomPlan(r *rand.Rand, most uint32) plan {
 }
 
 // stream is endless, seeded, and has no period that a lost piece could hide in.
-type stream struct{ r *rand.ChaCha8 }
+type stream struct {
+	r   *rand.ChaCha8
+	key [32]byte
+}
 
 func newStream(seed uint64, side byte) *stream {
 	var k [32]byte
 	binary.BigEndian.PutUint64(k[:], seed)
 	k[8] = side
-	return &stream{rand.NewChaCha8(k)}
+	return &stream{rand.NewChaCha8(k), k}
+}
+
+// place says where in the stream b belongs, if it is a piece of it: what came
+// instead of the right bytes tells loss, repetition and overtaking apart.
+func (s *stream) place(b []byte, upTo uint32) string {
+	b = b[:min(len(b), 12)]
+	all := make([]byte, upTo)
+	rand.NewChaCha8(s.key).Read(all)
+	if at := bytes.Index(all, b); len(b) == 12 && at >= 0 {
+		return fmt.Sprintf("those of %d", at)
+	}
+	return fmt.Sprintf("%x, not of this stream", b)
 }
 
 func (s *stream) Read(b []byte) (int, error) { return s.r.Read(b) }
 
-func sendAll(c *net.TCPConn, s *stream, n, cutAt uint32, cut bool) error {
-	buf := make([]byte, 64<<10)
+func sendAll(c *net.TCPConn, s *stream, n, piece, cutAt uint32, cut bool) error {
+	buf := make([]byte, piece)
 	left := n
 	if cut {
 		left = min(left, cutAt)
@@ -115,6 +147,16 @@ func sendAll(c *net.TCPConn, s *stream, n, cutAt uint32, cut bool) error {
 	return c.CloseWrite()
 }
 
+// wrongBytes is a stream that isn't what was sent.
+type wrongBytes struct {
+	at   uint32
+	came string
+}
+
+func (e *wrongBytes) Error() string {
+	return fmt.Sprintf("wrong bytes at %d: %s", e.at, e.came)
+}
+
 // readAll checks every byte and returns how many came.
 func readAll(c io.Reader, s *stream, slow uint32) (uint32, error) {
 	buf, want := make([]byte, 32<<10), make([]byte, 32<<10)
@@ -123,7 +165,11 @@ func readAll(c io.Reader, s *stream, slow uint32) (uint32, error) {
 		n, err := c.Read(buf)
 		s.Read(want[:n])
 		if !bytes.Equal(buf[:n], want[:n]) {
-			return total, fmt.Errorf("wrong bytes after %d", total)
+			at := 0
+			for buf[at] == want[at] {
+				at++
+			}
+			return total, &wrongBytes{total + uint32(at), s.place(buf[at:n], most)}
 		}
 		total += uint32(n)
 		if err == io.EOF {
@@ -195,7 +241,7 @@ func (v *verdicts) side(who string, c *net.TCPConn, p plan, client bool) {
 		return
 	}
 	sent := make(chan error, 1)
-	send := func() { sent <- sendAll(c, out, size, p.CutAt, cut) }
+	send := func() { sent <- sendAll(c, out, size, p.Piece, p.CutAt, cut) }
 	if first || cut || p.Ending == bothAtOnce || reset {
 		go send()
 	}
@@ -205,7 +251,7 @@ func (v *verdicts) side(who string, c *net.TCPConn, p plan, client bool) {
 	}
 	sendErr := <-sent
 	if reset {
-		if err != nil && err.Error() == fmt.Sprintf("wrong bytes after %d", got) {
+		if _, ok := err.(*wrongBytes); ok {
 			v.add(who, p, err)
 		}
 		return
@@ -235,57 +281,68 @@ func tortureSessions(t *testing.T) int {
 // ends, and nothing is left. SLUICE_TORTURE=20000 is the long form.
 func TestTorture(t *testing.T) {
 	datapaths(t, func(t *testing.T, path string) {
-		var v verdicts
-		backend := func(c net.Conn) {
-			var p plan
-			c.SetDeadline(time.Now().Add(60 * time.Second))
-			b := make([]byte, planSize)
-			if _, err := io.ReadFull(c, b); err != nil {
-				return // a reset overtook it; any other loss the client finds
-			}
-			binary.Read(bytes.NewReader(b), binary.BigEndian, &p)
-			v.side("backend", c.(*net.TCPConn), p, false)
-		}
-		r := newRig(t, path, []string{serve(t, backend), serve(t, backend)}, nil)
-		sessions := tortureSessions(t)
-		seed := uint64(time.Now().UnixNano())
-		t.Logf("seed %d", seed)
-		var next atomic.Int64
-		var wg sync.WaitGroup
-		for w := range 64 {
-			wg.Go(func() {
-				rnd := rand.New(rand.NewPCG(seed, uint64(w)))
-				for next.Add(1) <= int64(sessions) {
-					p := randomPlan(rnd, 16<<20)
-					c := r.dial()
-					c.SetDeadline(time.Now().Add(60 * time.Second))
-					if _, err := c.Write(p.encode()); err != nil {
-						v.add("client", p, err)
-					} else {
-						v.side("client", c, p, true)
-					}
-					c.Close()
-				}
-			})
-		}
-		wg.Wait()
-		var spliced, mapped uint64
-		for _, s := range r.ended(sessions) {
-			spliced += s.BytesSpliced
-			if s.Datapath == "splice" {
-				mapped++
-			}
-			if s.Status != 200 {
-				v.add("record", plan{}, fmt.Errorf("%+v", s))
-			}
-		}
-		for _, b := range v.bad {
-			t.Error(b)
-		}
-		r.empty()
-		if path == "splice" && mapped < uint64(sessions/10) {
-			t.Errorf("only %d of %d sessions were in the map", mapped, sessions)
-		}
-		t.Logf("%d sessions, %d in the map, %d bytes moved there", sessions, mapped, spliced)
+		ordeal{sessions: tortureSessions(t), most: most, endings: endings}.run(t, path)
 	})
+}
+
+func (o ordeal) run(t *testing.T, path string) {
+	var v verdicts
+	backend := func(c net.Conn) {
+		var p plan
+		c.SetDeadline(time.Now().Add(60 * time.Second))
+		b := make([]byte, planSize)
+		if _, err := io.ReadFull(c, b); err != nil {
+			return // a reset overtook it; any other loss the client finds
+		}
+		binary.Read(bytes.NewReader(b), binary.BigEndian, &p)
+		v.side("backend", c.(*net.TCPConn), p, false)
+	}
+	r := newRig(t, path, []string{serve(t, backend), serve(t, backend)}, nil)
+	if o.loss > 0 {
+		for _, fd := range r.front.fds {
+			loseOn(t, int(fd), o.loss) // the sockets that it accepts inherit that
+		}
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, uint64(w)))
+			for next.Add(1) <= int64(o.sessions) {
+				p := o.plan(rnd)
+				c := r.dial()
+				if o.loss > 0 {
+					lose(t, c, o.loss)
+				}
+				c.SetDeadline(time.Now().Add(60 * time.Second))
+				if _, err := c.Write(p.encode()); err != nil {
+					v.add("client", p, err)
+				} else {
+					v.side("client", c, p, true)
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	var spliced, mapped uint64
+	for _, s := range r.ended(o.sessions) {
+		spliced += s.BytesSpliced
+		if s.Datapath == "splice" {
+			mapped++
+		}
+		if s.Status != 200 {
+			v.add("record", plan{}, fmt.Errorf("%+v", s))
+		}
+	}
+	for _, b := range v.bad {
+		t.Error(b)
+	}
+	r.empty()
+	if path == "splice" && mapped < uint64(o.sessions/10) {
+		t.Errorf("only %d of %d sessions were in the map", mapped, o.sessions)
+	}
+	t.Logf("%d sessions, %d in the map, %d bytes moved there", o.sessions, mapped, spliced)
 }
