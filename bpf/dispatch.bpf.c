@@ -14,6 +14,9 @@
 /* How long a pick stands for retransmissions of its SYN. Tests shorten it. */
 const volatile __u64 pick_life_ns = 60 * NS_PER_S;
 
+/* How long after a connection's end its segments are known for strays. */
+const volatile __u32 farewell_units = 4000;
+
 /* Loads from the context have to be at constant offsets from its start; the
  * compiler would otherwise merge those of the two families into one.
  */
@@ -60,6 +63,36 @@ static __always_inline bool take(__u32 slot, __u32 *backend)
 	return true;
 }
 
+/* As in loader/farewell.go. */
+static __always_inline __u64 mix(const struct tuple *tuple)
+{
+	const __u32 *word = (const __u32 *)tuple;
+	__u64 h = 0;
+	__u32 i;
+
+	for (i = 0; i < sizeof(*tuple) / sizeof(*word); i++) {
+		h = (h ^ word[i]) * 0x9e3779b97f4a7c15ULL;
+		h ^= h >> 32;
+	}
+	return h;
+}
+
+/* Whether the segment is one that was overtaken by the end of its connection,
+ * or came after our reset. A new connection from the same port looks the same:
+ * userspace picks for it at accept, from the same order.
+ */
+static __always_inline bool stray(const struct tuple *tuple, __u64 now)
+{
+	__u64 h = mix(tuple), *place, left;
+	__u32 slot = h & (FAREWELLS - 1);
+
+	place = bpf_map_lookup_elem(&farewells, &slot);
+	if (!place)
+		return false;
+	left = *(volatile __u64 *)place;
+	return left >> 32 == h >> 32 && (__u32)(now >> 20) - (__u32)left < farewell_units;
+}
+
 SEC("sk_lookup")
 int dispatch(struct bpf_sk_lookup *ctx)
 {
@@ -94,6 +127,10 @@ int dispatch(struct bpf_sk_lookup *ctx)
 	old = bpf_map_lookup_elem(&remembered, &tuple);
 	if (old && pick.at - old->at < pick_life_ns) {
 		COUNT(dispatch_counts, REMEMBERED);
+		return SK_PASS;
+	}
+	if (stray(&tuple, pick.at)) {
+		COUNT(dispatch_counts, STRAY);
 		return SK_PASS;
 	}
 	if (!take(*slot, &pick.backend)) {

@@ -58,10 +58,12 @@ type DispatchTuple struct {
 const (
 	DispatchMapBoards         = "boards"
 	DispatchMapDispatchCounts = "dispatch_counts"
+	DispatchMapFarewells      = "farewells"
 	DispatchMapListeners      = "listeners"
 	DispatchMapRemembered     = "remembered"
 	DispatchMapWindows        = "windows"
 	DispatchProgDispatch      = "dispatch"
+	DispatchVarFarewellUnits  = "farewell_units"
 	DispatchVarPickLifeNs     = "pick_life_ns"
 )
 
@@ -116,6 +118,7 @@ type DispatchProgramSpecs struct {
 type DispatchMapSpecs struct {
 	Boards         *ebpf.MapSpec `ebpf:"boards"`
 	DispatchCounts *ebpf.MapSpec `ebpf:"dispatch_counts"`
+	Farewells      *ebpf.MapSpec `ebpf:"farewells"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	Remembered     *ebpf.MapSpec `ebpf:"remembered"`
 	Windows        *ebpf.MapSpec `ebpf:"windows"`
@@ -125,7 +128,8 @@ type DispatchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DispatchVariableSpecs struct {
-	PickLifeNs *ebpf.VariableSpec `ebpf:"pick_life_ns"`
+	FarewellUnits *ebpf.VariableSpec `ebpf:"farewell_units"`
+	PickLifeNs    *ebpf.VariableSpec `ebpf:"pick_life_ns"`
 }
 
 // DispatchObjects contains all objects after they have been loaded into the kernel.
@@ -150,6 +154,7 @@ func (o *DispatchObjects) Close() error {
 type DispatchMaps struct {
 	Boards         *ebpf.Map `ebpf:"boards"`
 	DispatchCounts *ebpf.Map `ebpf:"dispatch_counts"`
+	Farewells      *ebpf.Map `ebpf:"farewells"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	Remembered     *ebpf.Map `ebpf:"remembered"`
 	Windows        *ebpf.Map `ebpf:"windows"`
@@ -159,6 +164,7 @@ func (m *DispatchMaps) Close() error {
 	return _DispatchClose(
 		m.Boards,
 		m.DispatchCounts,
+		m.Farewells,
 		m.Listeners,
 		m.Remembered,
 		m.Windows,
@@ -169,7 +175,8 @@ func (m *DispatchMaps) Close() error {
 //
 // It can be passed to LoadDispatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DispatchVariables struct {
-	PickLifeNs *ebpf.Variable `ebpf:"pick_life_ns"`
+	FarewellUnits *ebpf.Variable `ebpf:"farewell_units"`
+	PickLifeNs    *ebpf.Variable `ebpf:"pick_life_ns"`
 }
 
 // DispatchPrograms contains all programs after they have been loaded into the kernel.

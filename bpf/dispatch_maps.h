@@ -7,6 +7,7 @@
 #define WINDOW 1024 /* a power of two */
 #define MAX_LISTENERS 4096
 #define MAX_PICKS 65536
+#define FAREWELLS 32768 /* a power of two */
 
 /* A front address. IPv4 is written ::ffff:a.b.c.d, so that there is one map;
  * the wildcards are ::ffff:0.0.0.0 and ::.
@@ -56,6 +57,7 @@ enum dispatch_outcome {
 	REMEMBERED, /* a retransmitted SYN, the last ACK under SYN cookies */
 	EXHAUSTED,  /* the window is closed or at its end: userspace picks */
 	NOT_STORED, /* the picks map took no entry: userspace picks */
+	STRAY,      /* of a connection that has just ended: no ticket */
 	DISPATCH_OUTCOMES,
 };
 
@@ -95,6 +97,18 @@ struct {
 	__type(key, struct tuple);
 	__type(value, struct pick);
 } remembered SEC(".maps");
+
+/* Connections that have ended lately, written by userspace: the slot is the low
+ * bits of the connection's mix, the value its upper half and, below, the time in
+ * units of 2^20 ns. A later one in the same slot takes its place.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FAREWELLS);
+	__type(key, __u32);
+	__type(value, __u64);
+} farewells SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -33,6 +33,7 @@ type Dispatch struct {
 	link    link.Link
 	boards  *shared[bpf.DispatchBoard]
 	windows *shared[bpf.DispatchPicks]
+	left    *shared[uint64] // farewells
 	life    uint64 // ns
 	clock   clock
 	twoStep atomic.Bool
@@ -73,6 +74,9 @@ func newDispatch(log zerolog.Logger, life time.Duration) (_ *Dispatch, err error
 	if d.windows, err = mapShared[bpf.DispatchPicks](d.objs.Windows); err != nil {
 		return nil, err
 	}
+	if d.left, err = mapShared[uint64](d.objs.Farewells); err != nil {
+		return nil, err
+	}
 	d.used = make([]bool, d.boards.entries)
 	if d.link, err = attachHere(d.objs.Dispatch); err != nil {
 		return nil, fmt.Errorf("attaching to the network namespace: %w", err)
@@ -105,7 +109,7 @@ func (d *Dispatch) Close() error {
 		errs = append(errs, d.link.Close())
 		d.link = nil
 	}
-	errs = append(errs, d.boards.close(), d.windows.close(), d.objs.Close())
+	errs = append(errs, d.boards.close(), d.windows.close(), d.left.close(), d.objs.Close())
 	return errors.Join(errs...)
 }
 
@@ -191,10 +195,7 @@ type redeemable struct {
 // and forgets it, so that a client that comes back from the same port is a
 // new pick. ok is false when there is none, or one older than 60 s.
 func (d *Dispatch) Redeem(client, server netip.AddrPort) (backendID uint32, ok bool) {
-	r := redeemable{key: bpf.DispatchTuple{
-		Client: words(client.Addr()), Server: words(server.Addr()),
-		ClientPort: networkOrder(client.Port()), ServerPort: networkOrder(server.Port()),
-	}}
+	r := redeemable{key: tupleOf(client, server)}
 	if !d.redeem(&r) {
 		return 0, false
 	}
@@ -219,6 +220,13 @@ func (d *Dispatch) redeem(r *redeemable) bool {
 	}
 	_ = m.Delete(unsafe.Pointer(&r.key)) // evicted meanwhile: gone just as well
 	return true
+}
+
+func tupleOf(client, server netip.AddrPort) bpf.DispatchTuple {
+	return bpf.DispatchTuple{
+		Client: words(client.Addr()), Server: words(server.Addr()),
+		ClientPort: networkOrder(client.Port()), ServerPort: networkOrder(server.Port()),
+	}
 }
 
 // words gives an address as the programs store it: IPv6, or IPv4 mapped to
@@ -264,12 +272,13 @@ type DispatchCounts struct {
 	Remembered uint64 // a retransmitted SYN or a SYN-cookie ACK: had its pick
 	Exhausted  uint64 // the window was closed or at its end
 	NotStored  uint64 // took a ticket that couldn't be remembered
+	Stray      uint64 // of a connection that had just ended, or a new one in its place: no ticket
 }
 
 // Counts reads the counters; zeros if that fails.
 func (d *Dispatch) Counts() DispatchCounts {
 	n := readCounts(d.objs.DispatchCounts)
-	return DispatchCounts{n(0), n(1), n(2), n(3)}
+	return DispatchCounts{n(0), n(1), n(2), n(3), n(4)}
 }
 
 // readCounts returns the sum over the CPUs of each counter of m.

@@ -28,6 +28,9 @@ type Dispatch interface {
 	// Redeem returns the Backend.ID picked for the connection from client to
 	// server, and forgets it.
 	Redeem(client, server netip.AddrPort) (backendID uint32, ok bool)
+	// Ended says that the connection is about to be closed: what still comes of
+	// it is no new one.
+	Ended(client, server netip.AddrPort)
 }
 
 // Options configure an Engine.

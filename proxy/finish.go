@@ -41,6 +41,9 @@ func (s *session) finish(status int, reason stats.EndReason) {
 	s.set.Counters.Active.Add(-1)
 	s.set.Counters.Ended(rec.Datapath, status)
 	e.record(rec, s.set.Config.AccessLog)
+	if s.set.Dispatched && e.disp != nil && s.client.IsValid() {
+		e.disp.Ended(s.client, s.server)
+	}
 	s.closeEnd(&s.cli)
 	s.closeEnd(&s.up)
 
