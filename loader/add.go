@@ -27,53 +27,62 @@ type entry struct {
 // TCP and established. All that userspace has read from one must have been
 // written to the other. What already waits in them is taken along.
 //
+// oneWay: the backend has closed its side, too late for leaving both sockets
+// alone, as the client's bytes may have begun to move. Those the kernel moves;
+// the backend's last bytes are read from its socket as ever, and its half stays
+// at 0.
+//
 // On an error nothing is left in the maps; unless it is ErrMoved the sockets
-// are as before and can be relayed. EOPNOTSUPP: one of them isn't
-// established any more, because its peer has closed.
-func (s *Splice) Add(flow uint32, clientFD, backendFD int) error {
+// are as before and can be relayed. EOPNOTSUPP: the client's isn't established
+// any more, or neither is, because the peer has closed.
+func (s *Splice) Add(flow uint32, clientFD, backendFD int) (oneWay bool, err error) {
 	e := [2]entry{{fd: uint64(clientFD), index: 2 * flow}, {fd: uint64(backendFD), index: 2*flow + 1}}
 	for i := range e {
 		cookie, err := unix.GetsockoptUint64(int(e[i].fd), unix.SOL_SOCKET, unix.SO_COOKIE)
 		if err != nil {
-			return fmt.Errorf("splice: reading a socket's cookie: %w", err)
+			return false, fmt.Errorf("splice: reading a socket's cookie: %w", err)
 		}
 		e[i].cookie = cookie
 		s.cookies[flow][i] = cookie
 		s.Half(e[i].index).Reset(s.mark)
 	}
-	if err := s.insert(&e); err != nil {
-		return s.undo(flow, &e, err)
+	if oneWay, err = s.insert(&e); err != nil {
+		return false, s.undo(flow, &e, err)
 	}
-	return nil
+	return oneWay, nil
 }
 
 // insert goes by the order that keeps bytes from being lost: records, both
 // targets, then the verdicts, then a kick each.
-func (s *Splice) insert(e *[2]entry) error {
+func (s *Splice) insert(e *[2]entry) (oneWay bool, err error) {
 	for i := range e {
 		if err := s.objs.Places.Update(unsafe.Pointer(&e[i].cookie), unsafe.Pointer(&e[i].index), ebpf.UpdateAny); err != nil {
-			return fmt.Errorf("splice: recording a socket: %w", err)
+			return false, fmt.Errorf("splice: recording a socket: %w", err)
 		}
 	}
 	for i := range e {
 		if err := s.objs.Targets.Update(unsafe.Pointer(&e[i].index), unsafe.Pointer(&e[i].fd), ebpf.UpdateAny); err != nil {
-			return fmt.Errorf("splice: adding a socket as a target: %w", err)
+			return false, fmt.Errorf("splice: adding a socket as a target: %w", err)
 		}
 	}
 	for i := range e {
-		if err := s.objs.Verdicts.Update(unsafe.Pointer(&e[i].index), unsafe.Pointer(&e[i].fd), ebpf.UpdateAny); err != nil {
-			return fmt.Errorf("splice: adding a socket to the verdict: %w", err)
+		if i == 1 && s.pause != nil {
+			s.pause()
+		}
+		err := s.objs.Verdicts.Update(unsafe.Pointer(&e[i].index), unsafe.Pointer(&e[i].fd), ebpf.UpdateAny)
+		if oneWay = i == 1 && errors.Is(err, unix.EOPNOTSUPP); err != nil && !oneWay {
+			return false, fmt.Errorf("splice: adding a socket to the verdict: %w", err)
 		}
 	}
 	if s.rules.noKick {
-		return nil
+		return oneWay, nil
 	}
 	for i := range e {
 		if err := kick(int(e[i].fd)); err != nil {
-			return fmt.Errorf("splice: waking a socket: %w", err)
+			return false, fmt.Errorf("splice: waking a socket: %w", err)
 		}
 	}
-	return nil
+	return oneWay, nil
 }
 
 // kick has the kernel look again at what waits in the socket: entering the

@@ -124,7 +124,13 @@ func socket(family, buf int) (int, error) {
 	return fd, err
 }
 
-func (r *rig) add() error { return r.s.Add(r.flow, r.front, r.back) }
+func (r *rig) add() error {
+	oneWay, err := r.s.Add(r.flow, r.front, r.back)
+	if oneWay {
+		err = errors.New("the back socket was refused")
+	}
+	return err
+}
 
 // half is one direction: 0 from the client, 1 from the server.
 func (r *rig) half(side uint32) *Half { return r.s.Half(2*r.flow + side) }

@@ -25,6 +25,7 @@ const (
 type SpliceOptions struct {
 	MaxFlows int    // 0: DefaultFlows
 	Mark     uint32 // bytes that may wait unsent in a socket before userspace is asked; 0: DefaultMark
+	Pause    func() // for tests: what Add does before the backend's socket enters the verdict, after the client's
 }
 
 // Splice moves bytes between pairs of sockets in the kernel. Its methods may
@@ -38,6 +39,7 @@ type Splice struct {
 	flows    *flows
 	cookies  [][2]uint64 // by flow, of what Add put there
 	mark     uint32
+	pause    func()
 	rules    rules
 }
 
@@ -71,7 +73,7 @@ func newSplice(o SpliceOptions, r rules) (_ *Splice, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Splice{mark: o.Mark, rules: r}
+	s := &Splice{mark: o.Mark, pause: o.Pause, rules: r}
 	defer func() {
 		if err != nil {
 			err = classify("splice", err)

@@ -83,7 +83,7 @@ func TestAddUndoes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
 				client, back := c.prepare(t, r)
-				err := r.s.Add(r.flow, client, back)
+				_, err := r.s.Add(r.flow, client, back)
 				if !errors.Is(err, c.want) || errors.Is(err, ErrMoved) {
 					t.Fatalf("error is %v, not %v", err, c.want)
 				}
@@ -97,6 +97,35 @@ func TestAddUndoes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A backend that closes its side while the client's bytes have begun to move:
+// they go on, and its own last bytes are in its socket.
+func TestAddOneWay(t *testing.T) {
+	var r *rig
+	o := SpliceOptions{MaxFlows: 4, Pause: func() {
+		if err := r.move(r.client, r.server, pattern(100)); err != nil {
+			t.Error(err)
+		}
+		if err := r.send(r.server, pattern(50)); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(unix.Shutdown(r.server, unix.SHUT_WR), r.wait(r.back, unix.POLLRDHUP)); err != nil {
+			t.Error(err)
+		}
+	}}
+	withRig(t, o, func(t *testing.T, made *rig) {
+		r = made
+		if oneWay, err := r.s.Add(r.flow, r.front, r.back); !oneWay || err != nil {
+			t.Fatalf("one way: %v, %v", oneWay, err)
+		}
+		got := must1(t, func() ([]byte, error) { return r.receive(r.back, 100) })
+		must(t, 0, same(got, pattern(50)))
+		must(t, 0, r.move(r.client, r.server, pattern(100000)))
+		if up, down := r.half(0), r.half(1); up.Redirected() != 100100 || down.Redirected()+down.Passed() != 0 {
+			t.Errorf("%d redirected up, %d down, %d passed", up.Redirected(), down.Redirected(), down.Passed())
+		}
+	})
 }
 
 // Once bytes have moved, undoing can't give them back, and the error says so.
@@ -271,7 +300,7 @@ func BenchmarkAdd(b *testing.B) {
 			b.Fatal("full")
 		}
 		b.StartTimer()
-		if err := s.Add(flow, f, d); err != nil {
+		if _, err := s.Add(flow, f, d); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()

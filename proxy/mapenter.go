@@ -78,9 +78,16 @@ func (s *session) enterMap() {
 	s.state = stateSplice
 	s.deadline = 0
 	k.in = true
-	if err := e.splice.Add(flow, int(s.cli.fd), int(s.up.fd)); err != nil {
+	oneWay, err := e.splice.Add(flow, int(s.cli.fd), int(s.up.fd))
+	if err != nil {
 		s.refusedByMap(err)
 		return
+	}
+	if oneWay {
+		s.set.Counters.Fallback("half_closed")
+		k.dir[1].plain = true
+		s.rearm(0)
+		s.rearm(1)
 	}
 	if l.spliced == 0 {
 		l.sweepAt = l.now + int64(time.Second)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"sluice/config"
 	"sluice/loader"
@@ -85,6 +86,12 @@ func newRig(t testing.TB, path string, backends []string, change func(*config.Li
 
 func newRigOf(t testing.TB, path string, backends []string, change func(*config.Listener), o Options) *rig {
 	t.Helper()
+	return newRigPausing(t, path, backends, change, o, nil)
+}
+
+// newRigPausing has sessions pause on their way into the map.
+func newRigPausing(t testing.TB, path string, backends []string, change func(*config.Listener), o Options, pause func()) *rig {
+	t.Helper()
 	r := &rig{t: t}
 	o.Log = zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
 	o.Record = func(s *stats.Session, _ bool) {
@@ -95,7 +102,7 @@ func newRigOf(t testing.TB, path string, backends []string, change func(*config.
 		r.records = append(r.records, c)
 	}
 	if path == "splice" {
-		s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 1024})
+		s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 1024, Pause: pause})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,9 +196,11 @@ func (r *rig) left() string {
 			l.sessions.each(func(s *session) {
 				fmt.Fprintf(&b, "session %d on loop %d: state %d, reason %q, deadline in %d ms\n", s.id, l.id, s.state, s.reason, (s.deadline-l.now)/1e6)
 				for i, e := range s.ends() {
-					w, _ := entered(e.fd)
-					fmt.Fprintf(&b, "  end %d: in %d, out %d, held %d, readable %t, full %t, rdhup %t, eof %t, finished %t, broken %t, entered %d\n",
-						i, e.in, e.out, len(e.held), e.readable, e.full, e.rdhup, e.eof, e.finished, e.broken, w)
+					var ti unix.TCPInfo
+					tcpInfo(e.fd, &ti)
+					w := ti.Bytes_acked + outq(e.fd)
+					fmt.Fprintf(&b, "  end %d: in %d, out %d, held %d, readable %t, full %t, rdhup %t, eof %t, finished %t, broken %t, entered %d, of which %d unacknowledged, %d not sent; TCP state %d, %d timeouts\n",
+						i, e.in, e.out, len(e.held), e.readable, e.full, e.rdhup, e.eof, e.finished, e.broken, w, outq(e.fd), ti.Notsent_bytes, ti.State, ti.Retransmits)
 					if k := s.kern; k != nil && k.in {
 						h := k.half[i]
 						fmt.Fprintf(&b, "  half %d: redirected %d, passed %d, forwarded %d, %+v\n", i, h.Redirected(), h.Passed(), h.Forwarded(), k.dir[i])
@@ -199,6 +208,9 @@ func (r *rig) left() string {
 				}
 			})
 		})
+	}
+	if r.engine.splice != nil {
+		fmt.Fprintf(&b, "%+v\n", r.engine.splice.Counts())
 	}
 	return b.String()
 }

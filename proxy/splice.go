@@ -48,7 +48,12 @@ type passing struct {
 	armed   bool   // we wait for EPOLLIN of the source
 	clear   bool   // every byte before the passed ones is in the target's socket
 	fin     bool   // the source's FIN has arrived
+	plain   bool   // the source isn't in the map: read as in relay, to its end, which has come
+	ended   bool   // of a plain one: all is read
 }
+
+// ours says that userspace moves the direction's bytes at present.
+func (d *passing) ours() bool { return d.armed || d.plain }
 
 // Splice is the loader's view of the sockmap program.
 type Splice = *loader.Splice
@@ -124,10 +129,10 @@ func (s *session) takeOver(i int) {
 func (s *session) rearm(i int) {
 	src := s.ends()[i]
 	events := spliceEvents
-	if s.kern.dir[i].armed {
+	if s.kern.dir[i].ours() {
 		events = passEvents
 	}
-	if src.full || s.kern.dir[1-i].armed {
+	if src.full || s.kern.dir[1-i].ours() {
 		events |= outEvents
 	}
 	s.loop.modify(src.fd, src.handle, events)
@@ -196,7 +201,13 @@ func (s *session) afterLoss() {
 	if k.lost == &s.up {
 		i = 1
 	}
-	if s.loop.now-k.lostAt >= lastWords || s.drained(i) {
+	if k.dir[i].plain {
+		k.lost.readable = true
+		if !s.movePassed(i) && s.state != stateSplice {
+			return
+		}
+	}
+	if s.loop.now-k.lostAt >= lastWords || s.drained(i) && k.lost.other().held == nil {
 		s.cut(s.resetBy(k.lost))
 		return
 	}
@@ -208,7 +219,14 @@ func (s *session) advanceOne(i int) (again bool) {
 	k, d := s.kern, &s.kern.dir[i]
 	src := s.ends()[i]
 	dst := src.other()
-	if src.eof || !d.armed && !d.fin || s.broken(i) {
+	if src.eof || !d.ours() && !d.fin || s.broken(i) {
+		return false
+	}
+	if d.plain {
+		src.readable = src.readable || d.fin
+		if s.movePassed(i) && d.ended {
+			s.passLastFIN(i, src, dst)
+		}
 		return false
 	}
 	if d.fin {
@@ -239,7 +257,7 @@ func (s *session) advanceOne(i int) (again bool) {
 	return false
 }
 
-// movePassed relays what the program passed; false if the session has ended,
+// movePassed relays what the program passed, or all of a plain direction; false if the session has ended,
 // or the target takes no more at present (its EPOLLOUT tells).
 func (s *session) movePassed(i int) bool {
 	d := &s.kern.dir[i]
@@ -274,7 +292,9 @@ func (s *session) movePassed(i int) bool {
 		switch {
 		case got > 0:
 			s.gotBytes(src, got)
-			d.read += uint64(got)
+			if !d.plain {
+				d.read += uint64(got)
+			}
 			if !s.give(dst, buf[:got]) {
 				s.cut(s.resetBy(dst))
 				return false
@@ -282,6 +302,7 @@ func (s *session) movePassed(i int) bool {
 			s.forwardedUp(i)
 		case got == 0, errno == unix.EAGAIN:
 			src.readable = false
+			d.ended = d.plain && got == 0
 		case errno == unix.EINTR:
 		default:
 			s.cut(s.resetBy(src))
@@ -294,6 +315,9 @@ func (s *session) movePassed(i int) bool {
 // only once all are there may it redirect again.
 func (s *session) forwardedUp(i int) {
 	d := &s.kern.dir[i]
+	if d.plain {
+		return
+	}
 	dst := s.ends()[1-i]
 	s.kern.half[i].SetForwarded(d.read - uint64(len(dst.held)))
 }
@@ -320,6 +344,12 @@ func (s *session) passMappedFIN(i int, src, dst *end) bool {
 	if !s.drained(i) {
 		return false
 	}
+	s.passLastFIN(i, src, dst)
+	return true
+}
+
+// passLastFIN passes the source's FIN on; the session ends with the second.
+func (s *session) passLastFIN(i int, src, dst *end) {
 	src.eof = true
 	dst.finished = true
 	if s.reason == "" {
@@ -330,10 +360,9 @@ func (s *session) passMappedFIN(i int, src, dst *end) bool {
 	}
 	if dst.eof {
 		s.finish(200, s.reason)
-		return true
+		return
 	}
 	if e := rawShutdownWrite(dst.fd); e != 0 {
 		s.cut(s.resetBy(dst))
 	}
-	return true
 }

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/stats"
 )
 
 // A torture session's plan travels in its first bytes, so that both sides know
@@ -333,12 +335,15 @@ func (o ordeal) run(t *testing.T, path string) {
 		if s.Datapath == "splice" {
 			mapped++
 		}
-		if s.Status != 200 {
+		if s.Status != 200 || o.endings <= clientResets && s.Reason != stats.ClientClosed && s.Reason != stats.BackendClosed {
 			v.add("record", plan{}, fmt.Errorf("%+v", s))
 		}
 	}
 	for _, b := range v.bad {
 		t.Error(b)
+	}
+	if len(v.bad) > 0 && r.engine.splice != nil {
+		t.Logf("%+v", r.engine.splice.Counts())
 	}
 	r.empty()
 	if path == "splice" && mapped < uint64(o.sessions/10) {
