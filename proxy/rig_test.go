@@ -163,7 +163,7 @@ func (r *rig) dial() *net.TCPConn {
 // ended waits for n records.
 func (r *rig) ended(n int) []stats.Session {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		r.mu.Lock()
 		got := append([]stats.Session(nil), r.records...)

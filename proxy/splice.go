@@ -20,6 +20,9 @@ const (
 	maxBackoff = int64(10 * time.Millisecond)
 	// stuckBackoff is for a reader that has taken nothing since the last look.
 	stuckBackoff = int64(250 * time.Millisecond)
+	// deadQueue is how long redirected bytes may keep an end of stream waiting
+	// while their target's send queue is empty.
+	deadQueue = int64(5 * time.Second)
 	// lastWords is how long a reset waits for bytes that came before it.
 	lastWords = int64(50 * time.Millisecond)
 )
@@ -45,6 +48,7 @@ type passing struct {
 	read    uint64 // passed bytes that have been read
 	seen    uint64 // passed bytes at the last sweep
 	written uint64 // target's progress at the last look
+	movedAt int64  // when that last changed
 	armed   bool   // we wait for EPOLLIN of the source
 	clear   bool   // every byte before the passed ones is in the target's socket
 	fin     bool   // the source's FIN has arrived
@@ -58,6 +62,18 @@ func (d *passing) ours() bool { return d.armed || d.plain }
 // Splice is the loader's view of the sockmap program.
 type Splice = *loader.Splice
 
+// queueDead resets a session of which redirected bytes never reach the target,
+// although its send queue is empty: the kernel's worker has stopped, for
+// whatever reason, and nobody else would notice.
+func (s *session) queueDead(i int) bool {
+	d := &s.kern.dir[i]
+	if s.loop.now-max(d.movedAt, s.lastActive()) < deadQueue || outq(s.ends()[1-i].fd) > 0 {
+		return false
+	}
+	s.lose()
+	return true
+}
+
 // drained says whether every byte of direction i up to now, redirected or
 // written by us, has entered the target's socket.
 func (s *session) drained(i int) bool {
@@ -69,7 +85,7 @@ func (s *session) drained(i int) bool {
 	}
 	w -= d.base
 	if w != d.written {
-		d.written = w
+		d.written, d.movedAt = w, s.loop.now
 		k.backoff = min(k.backoff, maxBackoff)
 	}
 	return w >= k.half[i].Redirected()+(dst.out-d.outAt)
@@ -96,24 +112,36 @@ func (a announcements) ready(l *loop, _ uint32) {
 	})
 }
 
+// announced is told of bytes passed in direction i. They may have been moved
+// since, and the direction handed back: taken over while the program redirects,
+// its run of this moment could redirect bytes that drained doesn't know of.
 func (s *session) announced(flow uint32, i int) {
-	if s.state == stateSplice && s.kern.flow == flow && !s.broken(i) {
+	if s.state != stateSplice || s.kern.flow != flow || s.broken(i) {
+		return
+	}
+	if h := s.kern.half[i]; h.Passed() != h.Forwarded() {
 		s.takeOver(i)
 	}
 }
 
 // broken ends a session of which the kernel has lost bytes in direction i.
 func (s *session) broken(i int) bool {
-	if !s.kern.half[i].Broken() {
-		return false
+	if s.kern.half[i].Broken() {
+		s.lose()
+		return true
 	}
+	return false
+}
+
+// lose ends a session of which the kernel has lost bytes.
+func (s *session) lose() {
 	s.set.Counters.Fallback("map_error")
 	s.loop.e.log.Debug().Str("listener", s.set.Config.Name).Stringer("client", s.client).Msg("the kernel lost bytes of a session: it is reset")
 	s.cut(stats.Internal)
-	return true
 }
 
-// takeOver has userspace move direction i for a while. The program runs
+// takeOver has userspace move direction i for a while; only when it has been
+// passed bytes, so that the program doesn't redirect meanwhile. It runs
 // before the bytes it passes are queued: so EPOLLIN is armed, not just read.
 func (s *session) takeOver(i int) {
 	k := s.kern
@@ -239,7 +267,7 @@ func (s *session) advanceOne(i int) (again bool) {
 	}
 	if !d.clear {
 		if !s.drained(i) {
-			return true
+			return !s.queueDead(i)
 		}
 		d.clear = d.armed
 	}
@@ -257,8 +285,9 @@ func (s *session) advanceOne(i int) (again bool) {
 	return false
 }
 
-// movePassed relays what the program passed, or all of a plain direction; false if the session has ended,
-// or the target takes no more at present (its EPOLLOUT tells).
+// movePassed relays what the program passed, or all of a plain direction; false
+// if the session has ended, or the target takes no more at present (its
+// EPOLLOUT tells).
 func (s *session) movePassed(i int) bool {
 	d := &s.kern.dir[i]
 	src := s.ends()[i]

@@ -173,25 +173,31 @@ func TestTakeOverAndHandBack(t *testing.T) {
 // was told: never with a clean end.
 func TestLostBytesReset(t *testing.T) {
 	needSplice(t)
-	for _, end := range []string{"found by the sweep", "found at the end"} {
+	for _, end := range []string{"found by the sweep", "found at the end", "never written"} {
 		t.Run(end, func(t *testing.T) {
 			r := newRig(t, "splice", []string{serve(t, echo)}, nil)
 			c := r.dial()
 			defer c.Close()
 			warm(t, c)
-			s := r.session()
+			s, sent := r.session(), uint64(warmBytes)
 			s.loop.call(func() {
 				const broken = 4 // BROKEN in bpf/splice_maps.h
-				(*bpf.SpliceHalf)(unsafe.Pointer(s.kern.half[0])).Flags |= broken
+				h := (*bpf.SpliceHalf)(unsafe.Pointer(s.kern.half[0]))
+				if end == "never written" {
+					h.Redirected += 100
+					sent += 100
+				} else {
+					h.Flags |= broken
+				}
 			})
-			if end == "found at the end" {
+			if end != "found by the sweep" {
 				c.CloseWrite()
 			}
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("the client sees %v", err)
 			}
-			expect(t, r.ended(1)[0], 200, stats.Internal, warmBytes, warmBytes)
+			expect(t, r.ended(1)[0], 200, stats.Internal, sent, warmBytes)
 			r.empty()
 		})
 	}

@@ -342,7 +342,7 @@ func (o ordeal) run(t *testing.T, path string) {
 	for _, b := range v.bad {
 		t.Error(b)
 	}
-	if len(v.bad) > 0 && r.engine.splice != nil {
+	if r.engine.splice != nil {
 		t.Logf("%+v", r.engine.splice.Counts())
 	}
 	r.empty()
