@@ -34,7 +34,7 @@ type Dispatch struct {
 	boards  *shared[bpf.DispatchBoard]
 	windows *shared[bpf.DispatchPicks]
 	left    *shared[uint64] // farewells
-	life    uint64 // ns
+	life    uint64          // ns
 	clock   clock
 	twoStep atomic.Bool
 
