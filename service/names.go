@@ -148,10 +148,12 @@ func (n *names) answer(name string, h *host, addrs []netip.Addr, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h.asking = false
-	for _, c := range h.waiters {
-		close(c)
-	}
-	h.waiters = nil
+	defer func() { // last: who waited finds all that follows from the answer
+		for _, c := range h.waiters {
+			close(c)
+		}
+		h.waiters = nil
+	}()
 	if n.hosts[name] != h || n.ctx.Err() != nil {
 		return
 	}
