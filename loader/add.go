@@ -33,8 +33,8 @@ type entry struct {
 // at 0.
 //
 // On an error nothing is left in the maps; unless it is ErrMoved the sockets
-// are as before and can be relayed. EOPNOTSUPP: the client's isn't established
-// any more, or neither is, because the peer has closed.
+// are as before and can be relayed. EOPNOTSUPP: one of them isn't established
+// any more, because its peer has closed.
 func (s *Splice) Add(flow uint32, clientFD, backendFD int) (oneWay bool, err error) {
 	e := [2]entry{{fd: uint64(clientFD), index: 2 * flow}, {fd: uint64(backendFD), index: 2*flow + 1}}
 	for i := range e {
