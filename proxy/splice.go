@@ -67,7 +67,8 @@ type Splice = *loader.Splice
 // whatever reason, and nobody else would notice.
 func (s *session) queueDead(i int) bool {
 	d := &s.kern.dir[i]
-	if s.loop.now-max(d.movedAt, s.lastActive()) < deadQueue || outq(s.ends()[1-i].fd) > 0 {
+	since := max(d.movedAt, int64(s.kern.half[i].LastActive()))
+	if s.loop.now-since < deadQueue || outq(s.ends()[1-i].fd) > 0 {
 		return false
 	}
 	s.lose()
