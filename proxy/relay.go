@@ -58,7 +58,9 @@ func (s *session) pump(src, dst *end) {
 	// After a failed write the end that is read is no FIN: the error that
 	// said so has been taken by the write.
 	if src.eof && !src.broken && dst.held == nil && !dst.finished && !dst.broken {
-		s.passFIN(src, dst)
+		if !s.passFIN(src, dst) {
+			s.deadEnd(dst)
+		}
 	}
 }
 
@@ -170,8 +172,9 @@ func (s *session) dropHeld(dst *end) {
 }
 
 // passFIN sends our FIN to dst: src has sent its own, and every byte before
-// it has been given to dst. With both sides done the session is over.
-func (s *session) passFIN(src, dst *end) {
+// it has been given to dst. With both sides done the session is over. False:
+// dst is lost.
+func (s *session) passFIN(src, dst *end) bool {
 	dst.finished = true
 	if s.reason == "" {
 		s.reason = stats.ClientClosed
@@ -181,11 +184,9 @@ func (s *session) passFIN(src, dst *end) {
 	}
 	if dst.eof {
 		s.finish(200, s.reason)
-		return
+		return true
 	}
-	if e := rawShutdownWrite(dst.fd); e != 0 {
-		s.deadEnd(dst)
-	}
+	return rawShutdownWrite(dst.fd) == 0
 }
 
 // lost ends a session of which one connection broke: the other is reset, once

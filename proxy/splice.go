@@ -254,7 +254,7 @@ func (s *session) advanceOne(i int) (again bool) {
 	if d.plain {
 		src.readable = src.readable || d.fin
 		if s.movePassed(i) && d.ended {
-			s.passLastFIN(i, src, dst)
+			s.passLastFIN(src, dst)
 		}
 		return false
 	}
@@ -374,25 +374,14 @@ func (s *session) passMappedFIN(i int, src, dst *end) bool {
 	if !s.drained(i) {
 		return false
 	}
-	s.passLastFIN(i, src, dst)
+	s.passLastFIN(src, dst)
 	return true
 }
 
-// passLastFIN passes the source's FIN on; the session ends with the second.
-func (s *session) passLastFIN(i int, src, dst *end) {
+// passLastFIN passes the source's FIN on; all before it has been.
+func (s *session) passLastFIN(src, dst *end) {
 	src.eof = true
-	dst.finished = true
-	if s.reason == "" {
-		s.reason = stats.ClientClosed
-		if i == 1 {
-			s.reason = stats.BackendClosed
-		}
-	}
-	if dst.eof {
-		s.finish(200, s.reason)
-		return
-	}
-	if e := rawShutdownWrite(dst.fd); e != 0 {
+	if !s.passFIN(src, dst) {
 		s.cut(s.resetBy(dst))
 	}
 }

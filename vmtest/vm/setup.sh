@@ -40,7 +40,7 @@ listeners:
 EOF
 sluice run >/var/log/sluice/sluice.log 2>&1 &
 
-cat >/root/.bashrc <<'EOF'
+cat >/run/shellrc <<'EOF'
 PS1='vm# '
 client() { for _ in $(seq "${1:-4}"); do ip netns exec sl-client busybox wget -qO- http://198.18.0.1:19585/; done; }
 echo "Linux $(uname -r). sluice serves :19585 for two backends; its log is /var/log/sluice/sluice.log."
@@ -50,5 +50,5 @@ echo "  sluice status, sluice doctor, sluice selftest"
 echo "  vi /etc/sluice/backends.yaml     an edit is live when it is saved"
 echo "  exit                             ends the machine (so does Ctrl-A x)"
 EOF
-cd /root
-bash --rcfile /root/.bashrc -i
+cd
+bash --rcfile /run/shellrc -i
