@@ -23,7 +23,7 @@ import (
 
 func profileCommand() *cli.Command {
 	return &cli.Command{Name: "profile", Usage: "where the time of a datapath goes, kernel and user", ArgsUsage: "DATAPATH WORKLOAD",
-		Description: "DATAPATH is splice, relay, auto or nat, or the name of any contender. perf samples the whole box with\n" +
+		Description: "DATAPATH is offload, splice, relay, auto or nat, or the name of any contender. perf samples the whole box with\n" +
 			"the cpu-clock event, which also works where a virtual machine has no performance counters.",
 		Flags: []cli.Flag{sluiceFlag(), congestionFlag(),
 			&cli.Float64Flag{Name: "seconds", Value: 5},

@@ -22,8 +22,8 @@ import (
 	"sluice/bench/result"
 )
 
-// quickLimit leaves a run of two minutes time to end.
-const quickLimit = 95 * time.Second
+// quickLimit leaves a run of five minutes time to end.
+const quickLimit = 260 * time.Second
 
 func contendersFlag() cli.Flag {
 	return &cli.StringFlag{Name: "c", Value: strings.Join(contender.Default(), ","), Usage: "contenders, of " + strings.Join(contender.Names(), ", ")}
@@ -89,9 +89,9 @@ func runCommand() *cli.Command {
 }
 
 func quickCommand() *cli.Command {
-	return &cli.Command{Name: "quick", Usage: "the main figures in two minutes",
+	return &cli.Command{Name: "quick", Usage: "the main figures in five minutes",
 		Flags: []cli.Flag{contendersFlag(), sluiceFlag(), congestionFlag(), &cli.IntFlag{Name: "rounds", Value: 3},
-			&cli.Float64Flag{Name: "seconds", Value: .5, Usage: "of each sample"}},
+			&cli.Float64Flag{Name: "seconds", Value: .4, Usage: "of each sample"}},
 		Action: func(c *cli.Context) error {
 			plan := measure.Plan{Workloads: measure.Quick(), Rounds: max(c.Int("rounds"), 1), Short: true, Deadline: time.Now().Add(quickLimit)}
 			run, err := do(c, "quick", os.Stdout, plan)
@@ -162,7 +162,7 @@ func do(c *cli.Context, mode string, out *os.File, plan measure.Plan) (*result.R
 	if err != nil {
 		return nil, errors.Join(err, remove())
 	}
-	plan.Contenders, plan.Dir, plan.Congestion = list, dir, c.String("congestion")
+	plan.Contenders, plan.Auto, plan.Dir, plan.Congestion = list, contender.Auto(list), dir, c.String("congestion")
 	plan.Window = time.Duration(c.Float64("seconds") * float64(time.Second))
 	run, err := execute(c.Context, mode, out, plan, root)
 	return run, errors.Join(err, remove())
@@ -192,6 +192,7 @@ func execute(ctx context.Context, mode string, out *os.File, plan measure.Plan, 
 	for _, note := range run.Notes {
 		fmt.Fprintln(out, "note:", note)
 	}
+	report.SideBySide(out, run)
 	report.Goals(out, run.Goals())
 	return run, nil
 }

@@ -63,10 +63,15 @@ func inVM(c *cli.Context, root string) (*result.Run, error) {
 }
 
 func guestRun(c *cli.Context, root, dir string) (*result.Run, error) {
-	build := exec.CommandContext(c.Context, "go", "build", "-o", dir, "./bench", "./cmd/sluice", "./vmtest/cmd/vmtest-run")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building for the guest: %w\n%s", err, text)
+	for _, b := range []struct {
+		module   string
+		packages []string
+	}{{"bench", []string{"."}}, {".", []string{"./cmd/sluice", "./vmtest/cmd/vmtest-run"}}} {
+		build := exec.CommandContext(c.Context, "go", append([]string{"build", "-o", dir}, b.packages...)...)
+		build.Dir, build.Env = filepath.Join(root, b.module), append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building for the guest: %w\n%s", err, text)
+		}
 	}
 	args := []string{"-v", "-kernel", c.String("kernel"), "-memory", "4096", "-timeout", "60m",
 		"-tool", "nginx,haproxy,nft,ipvsadm", "-module", vmModules, "-file", "/tmp/sluice=" + filepath.Join(dir, "sluice")}

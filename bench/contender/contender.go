@@ -31,7 +31,9 @@ type Contender struct {
 	template string
 	config   string // file name of the configuration
 	args     func(config string) []string
+	Log      bool // an access log tells when its sessions were handed over
 	datapath string
+	ownPorts bool // toward the backends, besides those of its host
 	module   string
 	update   func(*Instance, context.Context, []netip.Addr) error
 	apply    func(*Instance, context.Context) error // of rules in the kernel: there is no process
@@ -76,6 +78,11 @@ func (c *Contender) Start(ctx context.Context, s Setup) (*Instance, error) {
 		}
 		return in, nil
 	}
+	if c.ownPorts {
+		if err := s.Host.Sysctl("ipv4/ip_local_port_range", hostPorts); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
+		}
+	}
 	output, err := os.Create(filepath.Join(s.Dir, outputFile))
 	if err != nil {
 		return nil, err
@@ -100,6 +107,9 @@ func (in *Instance) write(backends []netip.Addr) error {
 		workers = runtime.NumCPU()
 	}
 	v := peers.Values{Dir: in.Dir, Workers: workers, Front: in.Front, Datapath: in.datapath, Module: in.module, MaxConns: 9400, Flowtable: in.flowtable}
+	if in.Log {
+		v.Log = in.logPath()
+	}
 	for _, s := range in.services() {
 		for i, addr := range backends {
 			s.Backends = append(s.Backends, peers.Backend{Name: fmt.Sprintf("s%d", i), Addr: netip.AddrPortFrom(addr, uint16(s.Port))})
@@ -116,6 +126,7 @@ func (in *Instance) services() []peers.Service {
 		{Name: "echo", Port: load.EchoPort},
 		{Name: "source", Port: load.SourcePort, Stream: true},
 		{Name: "sink", Port: load.SinkPort, Stream: true},
+		{Name: "stall", Port: load.StallPort},
 	}, in.Further...)
 }
 

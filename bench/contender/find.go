@@ -17,17 +17,37 @@ const Direct = "direct"
 
 // Names are all that can be asked for, in the order of tables.
 func Names() []string {
-	return []string{Direct, "nginx", "haproxy", "nft", "ipvs", "sluice-splice", "sluice-relay", "sluice-auto", "sluice-nat"}
+	return []string{Direct, "nginx", "haproxy", "nft", "ipvs", "sluice-offload", "sluice-splice", "sluice-relay", "sluice-auto", "sluice-nat"}
 }
 
 // Default are those of a usual run: ipvs where the kernel has it, and nat once
-// there is one. auto takes the rung of splice wherever that is to be had.
+// there is one. auto takes the rung of offload wherever that is to be had.
 func Default() []string {
 	list := []string{Direct, "nginx", "haproxy", "nft"}
 	if HasIPVS() {
 		list = append(list, "ipvs")
 	}
-	return append(list, "sluice-splice", "sluice-relay")
+	return append(list, "sluice-offload", "sluice-splice", "sluice-relay")
+}
+
+// Auto is sluice's own choice of a datapath, for what differs between it and
+// each of those that it chooses from. It is nil if sluice takes no part in list,
+// or this does already.
+func Auto(list []*Contender) *Contender {
+	const name = "sluice-auto"
+	for _, c := range list {
+		if c.Name == name {
+			return nil
+		}
+	}
+	for _, c := range list {
+		if c.datapath != "" {
+			auto := Sluice(name, c.Program, "auto")
+			auto.Version = c.Version
+			return auto
+		}
+	}
+	return nil
 }
 
 // Find makes the contenders of these names ready to start. sluice is the

@@ -23,7 +23,7 @@ func TestRulesOfIPVS(t *testing.T) {
 	want := "-A -t 198.18.101.2:9000 -s rr\n" +
 		"-a -t 198.18.101.2:9000 -r 198.19.0.1:9000 -m\n" +
 		"-a -t 198.18.101.2:9000 -r 198.19.0.2:9000 -m\n"
-	if !strings.HasPrefix(string(got), want) || strings.Count(string(got), "-A ") != 3 {
+	if !strings.HasPrefix(string(got), want) || strings.Count(string(got), "-A ") != 4 {
 		t.Errorf("rules:\n%s\nwant them to begin with\n%s", got, want)
 	}
 }

@@ -4,12 +4,10 @@ package contender
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -125,52 +123,4 @@ func setServers(in *Instance, _ context.Context, backends []netip.Addr) error {
 		return fmt.Errorf("haproxy: set server: %w", err)
 	}
 	return nil
-}
-
-// Sluice is a variant of sluice: a program and the datapath in its file.
-func Sluice(name, path, datapath string) *Contender {
-	return &Contender{Name: name, Program: path, template: "sluice.yaml.tmpl", config: "backends.yaml", datapath: datapath, update: editSluice,
-		args: func(config string) []string { return []string{"run", "-c", config} }}
-}
-
-// editSluice renames a new file into place; it is done when the statistics say so.
-func editSluice(in *Instance, ctx context.Context, backends []netip.Addr) error {
-	before, err := loadedAt(in)
-	if err != nil {
-		return err
-	}
-	if err := in.write(backends); err != nil {
-		return err
-	}
-	return wait(ctx, "sluice: the edit did not show up in its statistics", func() (bool, error) {
-		now, err := loadedAt(in)
-		return now != before, err
-	})
-}
-
-func loadedAt(in *Instance) (string, error) {
-	client := http.Client{Timeout: updateLimit, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", filepath.Join(in.Dir, "sluice.sock"))
-		}}}
-	resp, err := client.Get("http://sluice/stats")
-	if err != nil {
-		return "", fmt.Errorf("sluice: statistics: %w", err)
-	}
-	defer resp.Body.Close()
-	var stats struct {
-		Config struct {
-			OK       bool            `json:"ok"`
-			Error    string          `json:"error"`
-			LoadedAt json.RawMessage `json:"loaded_at"`
-		} `json:"config"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&stats); err != nil {
-		return "", fmt.Errorf("sluice: statistics: %w", err)
-	}
-	if !stats.Config.OK {
-		return "", fmt.Errorf("sluice refused its file: %s", stats.Config.Error)
-	}
-	return string(stats.Config.LoadedAt), nil
 }

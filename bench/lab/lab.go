@@ -111,6 +111,10 @@ func (l *Lab) host(role string) (*Host, error) {
 // loses packets.
 const LossyLink = "lossy"
 
+// ErrCongestion says that a congestion control isn't to be had here: the kernel
+// has none of that name, or keeps it from namespaces.
+var ErrCongestion = errors.New("not to be had on this machine (net.ipv4.tcp_allowed_congestion_control)")
+
 // congestion sets TCP's congestion control. Without a wish it is cubic, the usual
 // one, whatever this machine prefers; a kernel lets a namespace have only what
 // its own administrator allows, and where that isn't cubic it is reno: without
@@ -126,7 +130,7 @@ func (h *Host) congestion(wanted string) error {
 		choice = choice[:1]
 	default:
 		if err := h.Sysctl(key, wanted); err != nil {
-			return fmt.Errorf("%s: TCP congestion control %s can't be had: %w", h.Name, wanted, err)
+			return fmt.Errorf("%s: TCP congestion control %s: %w: %w", h.Name, wanted, ErrCongestion, err)
 		}
 		return nil
 	}

@@ -41,7 +41,7 @@ type backendWorker struct {
 	buf   []byte
 }
 
-// ServeBackend serves the three ports with the given number of threads. It
+// ServeBackend serves the four ports with the given number of threads. It
 // writes the line "ready" to out, answers each line that it reads from in
 // with a BackendStats, and returns at the end of in.
 func ServeBackend(threads int, in io.Reader, out io.Writer) error {
@@ -57,7 +57,7 @@ func ServeBackend(threads int, in io.Reader, out io.Writer) error {
 	for _, w := range b.workers {
 		w.conns = table
 	}
-	for _, port := range []int{EchoPort, SourcePort, SinkPort} {
+	for _, port := range []int{EchoPort, SourcePort, SinkPort, StallPort} {
 		fd, err := listen(port)
 		if err != nil {
 			return fmt.Errorf("backend: listening on port %d: %w", port, err)
@@ -137,7 +137,7 @@ func (b *backend) accept(listener, port int) {
 		b.count.accepted.Add(1)
 		b.count.open.Add(1)
 		events := uint32(unix.EPOLLIN)
-		if port == SourcePort {
+		if port == SourcePort || port == StallPort {
 			events |= unix.EPOLLOUT
 		}
 		if epollAdd(w.ep, int(fd), events) != 0 {
@@ -157,7 +157,7 @@ func (w *backendWorker) serve(fd int, c *conn, events uint32) {
 		w.echo(fd, c)
 	case SinkPort:
 		w.sink(fd)
-	case SourcePort:
+	case SourcePort, StallPort:
 		w.source(fd, c, events)
 	}
 }

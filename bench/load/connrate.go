@@ -11,16 +11,18 @@ import (
 // edge is EPOLLET, which x/sys has as a negative number on some architectures.
 const edge = uint32(1) << 31
 
-// attempt is one connection with one request.
+// attempt is one connection with at most one request on its way.
 type attempt struct {
-	begin int64
-	sent  bool
-	left  int
+	begin    int64
+	messages int  // whose echo isn't there yet
+	sent     bool // the one that is on its way
+	left     int  // bytes of its echo that are missing
 }
 
-// connRate keeps len(slots) connections going, each of which carries one
-// message and is closed by the client when the echo is there. With a Rate, new
-// ones start on schedule, as long as a slot is free.
+// connRate keeps len(slots) connections going, each of which carries
+// spec.Messages messages, one after the other, and is closed by the client when
+// the last echo is there. With a Rate, new ones start on schedule, as long as a
+// slot is free.
 func (w *worker) connRate(slots []int) error {
 	free := len(slots)
 	table := map[int]*attempt{}
@@ -72,24 +74,24 @@ func (w *worker) begin(table map[int]*attempt) bool {
 		closeFD(fd)
 		return false
 	}
-	table[fd] = &attempt{begin: begin, left: w.spec.Size}
+	table[fd] = &attempt{begin: begin, messages: max(w.spec.Messages, 1), left: w.spec.Size}
 	return true
 }
 
 // advance tells whether the connection is over, well or not.
 func (w *worker) advance(fd int, a *attempt, msg []byte) bool {
-	if !a.sent {
-		_, errno := send(fd, msg, 0)
-		if errno == unix.EAGAIN || errno == unix.ENOTCONN {
-			return false
-		}
-		if errno != 0 {
-			w.lost(errno)
-			return true
-		}
-		a.sent = true
-	}
 	for {
+		if !a.sent {
+			_, errno := send(fd, msg, 0)
+			if errno == unix.EAGAIN || errno == unix.ENOTCONN {
+				return false
+			}
+			if errno != 0 {
+				w.lost(errno)
+				return true
+			}
+			a.sent = true
+		}
 		n, errno := recv(fd, w.buf, 0)
 		switch {
 		case errno == unix.EAGAIN:
@@ -101,10 +103,14 @@ func (w *worker) advance(fd int, a *attempt, msg []byte) bool {
 			w.lost(errClosed)
 			return true
 		}
-		if a.left -= n; a.left <= 0 {
+		if a.left -= n; a.left > 0 {
+			continue
+		}
+		if a.messages--; a.messages == 0 {
 			w.done(a.begin)
 			return true
 		}
+		a.sent, a.left = false, len(msg)
 	}
 }
 

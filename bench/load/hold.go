@@ -6,12 +6,14 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // hold opens connections up to the count of each step, tells it, and waits for
-// a line before the next. Hold moves a byte each way on each; Stall never reads.
+// a line before the next. Hold moves a byte each way on each, Messages times;
+// Stall never reads.
 func (r *run) hold(lines *bufio.Scanner, enc *json.Encoder) (Result, error) {
 	buf := make([]byte, 16)
 	res := Result{Errors: map[string]int{}}
@@ -24,13 +26,13 @@ func (r *run) hold(lines *bufio.Scanner, enc *json.Encoder) (Result, error) {
 			}
 			fds = append(fds, fd)
 			if r.spec.Kind == Stall {
+				time.Sleep(r.spec.Gap)
 				continue
 			}
-			if _, errno := send(fd, buf[:1], 0); errno != 0 {
-				return res, fmt.Errorf("client: session %d: %w", len(fds), errno)
-			}
-			if n, errno := recv(fd, buf, 0); errno != 0 || n != 1 {
-				return res, fmt.Errorf("client: session %d: no answer: %d bytes, %v", len(fds), n, errno)
+			for range max(r.spec.Messages, 1) {
+				if err := exchange(fd, buf); err != nil {
+					return res, fmt.Errorf("client: session %d: %w", len(fds), err)
+				}
 			}
 		}
 		if err := enc.Encode(Event{Event: "step", Count: len(fds)}); err != nil {
@@ -49,4 +51,15 @@ func (r *run) hold(lines *bufio.Scanner, enc *json.Encoder) (Result, error) {
 	}
 	res.Done = uint64(len(fds))
 	return res, nil
+}
+
+// exchange moves a byte to the other side and back.
+func exchange(fd int, buf []byte) error {
+	if _, errno := send(fd, buf[:1], 0); errno != 0 {
+		return errno
+	}
+	if n, errno := recv(fd, buf, 0); errno != 0 || n != 1 {
+		return fmt.Errorf("no answer: %d bytes, %v", n, errno)
+	}
+	return nil
 }

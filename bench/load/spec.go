@@ -15,6 +15,7 @@ const (
 	EchoPort   = 9000 // answers each message with itself
 	SourcePort = 9001 // sends as fast as it can until the other side half-closes
 	SinkPort   = 9002 // swallows; closes at the end of stream
+	StallPort  = 9003 // as SourcePort, by way of balancers that aren't tuned for bulk
 )
 
 // Kind names what a client does.
@@ -24,11 +25,11 @@ type Kind string
 const (
 	KeepAlive Kind = "keepalive" // Conns connections, each sends its next request when the answer is there
 	Paced     Kind = "paced"     // Rate requests a second, spread over Conns connections, sent on schedule
-	ConnRate  Kind = "connrate"  // a connection for each request; Conns at a time; the client closes
+	ConnRate  Kind = "connrate"  // connections of Messages requests each; Conns at a time; the client closes
 	BulkDown  Kind = "bulkdown"  // Conns streams from the backend to the client
 	BulkUp    Kind = "bulkup"    // Conns streams from the client to the backend
-	Hold      Kind = "hold"      // opens Steps connections in turn, a byte each way, and holds them
-	Stall     Kind = "stall"     // Conns connections to a source that are never read
+	Hold      Kind = "hold"      // opens Steps connections in turn, Messages times a byte each way, and holds them
+	Stall     Kind = "stall"     // Steps connections to a source, Gap apart, that are never read
 )
 
 // Spec is one run of the client.
@@ -42,7 +43,10 @@ type Spec struct {
 	Rate    float64       // events a second for Paced, and for ConnRate if not 0
 	Warmup  time.Duration // before the window
 	Window  time.Duration // that is measured
-	Steps   []int         // for Hold: connections held after each step
+	Steps   []int         // for Hold and Stall: connections held after each step
+	Gap     time.Duration // for Stall: between two of its connections
+
+	Messages int // for ConnRate and Hold: those of a connection, the next once the answer is there; 0: one
 }
 
 // Event is what a client writes on its standard output, a line of JSON each.

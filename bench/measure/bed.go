@@ -27,6 +27,7 @@ type BedKind struct {
 	Backends int
 	WAN      bool // a slow and lossy link on the client's side
 	Tools    bool // with the servers of other load tools
+	Auto     bool // with sluice's choice of a datapath too, where it may differ from the ones it chooses from
 
 	Congestion string // TCP's congestion control; empty: the usual one
 }

@@ -3,7 +3,6 @@
 package measure
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,41 +72,4 @@ func treeCPU(pids []int) float64 {
 		}
 	}
 	return sum
-}
-
-// treePss is the proportional memory of the processes, in KiB.
-func treePss(pids []int) (float64, error) {
-	var sum float64
-	for _, pid := range pids {
-		f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			return 0, err
-		}
-		lines := bufio.NewScanner(f)
-		for lines.Scan() {
-			if rest, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
-				v, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 64)
-				sum += v
-			}
-		}
-		if err := f.Close(); err != nil {
-			return 0, err
-		}
-	}
-	return sum, nil
-}
-
-// available is MemAvailable of the box, in KiB.
-func available() float64 {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
-			v, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return v
-		}
-	}
-	return 0
 }

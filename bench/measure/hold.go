@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"sluice/bench/lab"
@@ -26,67 +27,76 @@ const settle = 300 * time.Millisecond
 // process had the memory already, set aside or as garbage of its start.
 const hidden = .25
 
-// stalledClients is how many clients never read.
-const stalledClients = 32
+// usedMessages is how many messages an idle session has had where it is one that
+// was in use: enough for every datapath that sessions are moved to for traffic.
+const usedMessages = 32
 
-// memory opens idle sessions at a fresh process, and takes the growth of its Pss.
-func memory(ctx context.Context, e *Entry, _ time.Duration) (result.Sample, error) {
-	if !e.HasProcess() {
-		return result.Sample{Values: map[string]float64{}}, nil
+// footprint is what a balancer has: memory in KiB, descriptors, and its host's
+// TCP sockets that aren't in TIME_WAIT.
+type footprint struct{ pss, fds, sockets float64 }
+
+func (e *Entry) footprint() (f footprint, err error) {
+	if f.pss, err = treePss(e.Pids()); err != nil {
+		return f, err
 	}
-	if err := e.restart(ctx); err != nil {
-		return result.Sample{}, err
-	}
-	time.Sleep(settle)
-	base, err := treePss(e.Pids())
-	if err != nil {
-		return result.Sample{}, err
-	}
-	spec := e.spec(load.Hold, load.EchoPort, 0, 0)
-	spec.Steps = []int{1000, 5000, 9000}
-	if e.bed.short {
-		spec.Steps = []int{5000}
-	}
-	values := map[string]float64{"base": base / 1024}
-	res, err := e.bed.steps(ctx, spec, func(held int) error {
-		time.Sleep(settle)
-		pss, err := treePss(e.Pids())
-		values[fmt.Sprintf("kib%d", held)] = (pss - base) / float64(held)
-		if held == 5000 {
-			values["at5000"] = pss / 1024
+	for _, pid := range e.Pids() {
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			return f, err
 		}
-		return err
-	})
-	if err = errors.Join(err, e.Alive()); err != nil {
-		return result.Sample{}, err
+		f.fds += float64(len(list))
 	}
-	if res.Lost > 0 {
-		return result.Sample{}, fmt.Errorf("%d of %d idle sessions were closed", res.Lost, res.Done)
+	text, err := e.host.ReadNet("sockstat")
+	if err != nil {
+		return f, err
 	}
-	s := result.Sample{Values: values}
-	if values["kib5000"] < hidden {
-		s.Marks = append(s.Marks, "no growth to speak of: sessions use what it had before")
-	}
-	return s, nil
+	f.sockets, err = sockstat(text, "inuse")
+	return f, err
 }
 
-// stalled takes what the box has less of while clients don't read from
-// backends that never stop.
-func stalled(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
-	before := available()
-	spec := e.spec(load.Stall, load.SourcePort, 0, 0)
-	spec.Steps = []int{stalledClients}
-	var mib float64
-	_, err := e.bed.steps(ctx, spec, func(held int) error {
-		time.Sleep(max(d, time.Second))
-		mib = (before - available()) / 1024 / float64(held)
-		return nil
-	})
-	if err = errors.Join(err, e.Alive()); err != nil {
-		return result.Sample{}, err
+// memory opens idle sessions at a fresh process, each after so many messages,
+// and takes the growth of its Pss, of its descriptors and of its host's sockets.
+func memory(messages int) func(context.Context, *Entry, time.Duration) (result.Sample, error) {
+	return func(ctx context.Context, e *Entry, _ time.Duration) (result.Sample, error) {
+		if !e.HasProcess() {
+			return result.Sample{Values: map[string]float64{}}, nil
+		}
+		if err := e.restart(ctx); err != nil {
+			return result.Sample{}, err
+		}
+		time.Sleep(settle)
+		base, err := e.footprint()
+		if err != nil {
+			return result.Sample{}, err
+		}
+		spec := e.spec(load.Hold, load.EchoPort, 0, 0)
+		spec.Messages, spec.Steps = messages, []int{1000, 5000, 9000}
+		if e.bed.short || messages > 1 {
+			spec.Steps = []int{5000}
+		}
+		values := map[string]float64{"base": base.pss / 1024}
+		res, err := e.bed.steps(ctx, spec, func(held int) error {
+			time.Sleep(settle)
+			now, err := e.footprint()
+			values[fmt.Sprintf("kib%d", held)] = (now.pss - base.pss) / float64(held)
+			if held == 5000 {
+				values["at5000"] = now.pss / 1024
+				values["fds"], values["sockets"] = (now.fds-base.fds)/float64(held), (now.sockets-base.sockets)/float64(held)
+			}
+			return err
+		})
+		if err = errors.Join(err, e.Alive()); err != nil {
+			return result.Sample{}, err
+		}
+		if res.Lost > 0 {
+			return result.Sample{}, fmt.Errorf("%d of %d idle sessions were closed", res.Lost, res.Done)
+		}
+		s := result.Sample{Values: values}
+		if values["kib5000"] < hidden {
+			s.Marks = append(s.Marks, "no growth to speak of: sessions use what it had before")
+		}
+		return s, nil
 	}
-	time.Sleep(settle) // until the sockets' memory is back
-	return result.Sample{Values: map[string]float64{"mib": mib}}, nil
 }
 
 // steps runs a client that stops after each step until at has returned.

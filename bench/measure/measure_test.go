@@ -4,6 +4,7 @@ package measure
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"time"
 
 	"sluice/bench/contender"
+	"sluice/bench/lab"
 	"sluice/bench/load"
+	"sluice/bench/result"
 	"sluice/config"
 )
 
@@ -76,7 +79,7 @@ func bedOf(t *testing.T, kind BedKind, names ...string) *Bed {
 
 func TestWorkloadsOverTheDirectWay(t *testing.T) {
 	b := bed(t, BedKind{Backends: 300})
-	for _, name := range []string{"pingpong", "rps64", "connrate", "bulk1", "bulk4", "bulk4up", "cpu5000", "stalled"} {
+	for _, name := range []string{"pingpong", "rps64", "connrate", "session20", "bulk1", "bulk4", "bulk4up", "cpu5000", "stalled"} {
 		list, err := Select([]string{name})
 		if err != nil {
 			t.Fatal(err)
@@ -90,8 +93,27 @@ func TestWorkloadsOverTheDirectWay(t *testing.T) {
 		if _, ok := s.Values[w.Metric]; !ok {
 			t.Errorf("%s: no %s among %v", name, w.Metric, s.Values)
 		}
-		if v := s.Values[w.Metric]; v <= 0 && name != "cpu5000" && name != "stalled" {
+		if v := s.Values[w.Metric]; v <= 0 && name != "cpu5000" {
 			t.Errorf("%s: %s is %g", name, w.Metric, v)
+		}
+	}
+}
+
+// What iperf3's client reports is the rate at whichever end received.
+func TestIperf3Sample(t *testing.T) {
+	report := `{"end":{"sum_sent":{"bits_per_second":3e9},"sum_received":{"bits_per_second":2e9},"cpu_utilization_percent":{"host_total":%d,"remote_total":%d}}}`
+	for _, c := range []struct {
+		host, remote int
+		mark         string
+	}{{50, 60, ""}, {99, 60, "client-bound"}, {50, 99, "server-bound"}} {
+		s, err := iperf3Sample(fmt.Appendf(nil, report, c.host, c.remote))
+		if err != nil || s.Values["gbits"] != 2 || strings.Join(s.Marks, ",") != c.mark {
+			t.Errorf("%+v: %+v, %v", c, s, err)
+		}
+	}
+	for _, bad := range []string{"", "{}", `{"error":"unable to connect"}`} {
+		if s, err := iperf3Sample([]byte(bad)); err == nil {
+			t.Errorf("%q gave %+v", bad, s)
 		}
 	}
 }
@@ -151,7 +173,88 @@ func TestSluiceTemplateIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cfg.Listeners) != 3 || cfg.Listeners[0].Datapath != "relay" {
-		t.Errorf("read: %+v", cfg.Listeners)
+	if len(cfg.Listeners) != 4 || cfg.Listeners[0].Datapath != "relay" || cfg.AccessLog != nil {
+		t.Errorf("read: %+v, log %+v", cfg.Listeners, cfg.AccessLog)
+	}
+}
+
+type silent struct{}
+
+func (silent) Bed(string)                              {}
+func (silent) Sample(*result.Series, string, int, int) {}
+func (silent) Series(*result.Series)                   {}
+
+// A workload that wants a congestion control that isn't to be had is left out,
+// with a note; a run that was asked for one fails.
+func TestCongestionControlThatIsNotThere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	list, err := Select([]string{"pingpong"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	contenders, err := contender.Find(t.Context(), []string{contender.Direct}, "", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := Plan{Workloads: list, Contenders: contenders, Rounds: 1, Window: 100 * time.Millisecond, Dir: t.TempDir(), Report: silent{}, Congestion: "none-such"}
+	if err := plan.Run(t.Context(), &result.Run{}); !errors.Is(err, lab.ErrCongestion) {
+		t.Errorf("asked for a congestion control that doesn't exist: %v", err)
+	}
+	plan.Congestion, plan.Workloads[0].Bed.Congestion = "", "none-such"
+	run := &result.Run{}
+	if err := plan.Run(t.Context(), run); err != nil || len(run.Series) > 0 {
+		t.Errorf("measured %d series, %v", len(run.Series), err)
+	}
+	if len(run.Notes) != 1 || !strings.Contains(run.Notes[0], "pingpong was left out") {
+		t.Errorf("notes: %q", run.Notes)
+	}
+}
+
+// Each goal is of a figure that a workload gives: else it would never be measured.
+func TestGoalsAreOfWhatIsMeasured(t *testing.T) {
+	run := &result.Run{}
+	for i, name := range []string{"direct", "nginx", "haproxy", "sluice-nat", "sluice-offload", "sluice-splice", "sluice-relay"} {
+		run.Contenders = append(run.Contenders, result.Contender{Name: name})
+		for _, w := range All() {
+			s := run.Find(w.Name)
+			if s == nil {
+				series := w.Series
+				s = &series
+				run.Series = append(run.Series, s)
+			}
+			values := map[string]float64{w.Metric: float64(i + 1)}
+			for _, m := range w.Extra {
+				values[m.Name] = float64(i + 1)
+			}
+			s.Samples = append(s.Samples, result.Sample{Contender: name, Values: values})
+		}
+	}
+	goals := run.Goals()
+	for _, g := range goals {
+		if g.State() == "not measured" {
+			t.Errorf("%s: %s, %s: %s", g.Variant, g.What, g.Promise, g.State())
+		}
+	}
+	if len(goals) == 0 {
+		t.Error("no goals")
+	}
+}
+
+func TestRepeatedWorkloadsNameTheirOriginal(t *testing.T) {
+	n := 0
+	for _, w := range All() {
+		if w.Beside == "" {
+			continue
+		}
+		n++
+		list, err := Select([]string{w.Beside})
+		if err != nil || list[0].Metric != w.Metric || list[0].Bed.Congestion == w.Bed.Congestion {
+			t.Errorf("%s repeats %q: %v", w.Name, w.Beside, err)
+		}
+	}
+	if n == 0 {
+		t.Error("no workload is repeated under another congestion control")
 	}
 }

@@ -130,29 +130,40 @@ func fixedRate(ctx context.Context, e *Entry, d time.Duration) (result.Sample, e
 }
 
 func connRate(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
-	before, err := e.bed.ports()
-	if err != nil {
-		return result.Sample{}, err
-	}
-	res, w, err := e.drive(ctx, e.spec(load.ConnRate, load.EchoPort, atOnce, d))
-	if err != nil {
-		return result.Sample{}, err
-	}
-	after, err := e.bed.ports()
-	if err != nil {
-		return result.Sample{}, err
-	}
-	if err := exhausted(e, res, before, after); err != nil {
-		return result.Sample{}, err
-	}
-	s := sample(res, w)
-	s.Values["conns"] = s.Values["rps"]
-	if e.HasProcess() {
-		if s.Values["pss"], err = treePss(e.Pids()); err != nil {
+	return sessions(1)(ctx, e, d)
+}
+
+// sessions opens one after the other, atOnce at a time, with so many messages
+// each. A latency is that of a session, from its SYN to the last answer.
+func sessions(messages int) func(context.Context, *Entry, time.Duration) (result.Sample, error) {
+	return func(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
+		before, err := e.bed.ports()
+		if err != nil {
 			return result.Sample{}, err
 		}
+		spec := e.spec(load.ConnRate, load.EchoPort, atOnce, d)
+		spec.Messages = messages
+		res, w, err := e.drive(ctx, spec)
+		if err != nil {
+			return result.Sample{}, err
+		}
+		after, err := e.bed.ports()
+		if err != nil {
+			return result.Sample{}, err
+		}
+		if err := exhausted(e, res, before, after); err != nil {
+			return result.Sample{}, err
+		}
+		s := sample(res, w)
+		s.Values["conns"] = s.Values["rps"]
+		s.Values["rps"] *= float64(messages)
+		if e.HasProcess() {
+			if s.Values["pss"], err = treePss(e.Pids()); err != nil {
+				return result.Sample{}, err
+			}
+		}
+		return s, nil
 	}
-	return s, nil
 }
 
 func bulk(streams int, up bool) func(context.Context, *Entry, time.Duration) (result.Sample, error) {
@@ -162,8 +173,11 @@ func bulk(streams int, up bool) func(context.Context, *Entry, time.Duration) (re
 			kind, port = load.BulkUp, load.SinkPort
 		}
 		spec := e.spec(kind, port, streams, d)
-		if e.bed.Kind.WAN {
+		switch {
+		case e.bed.Kind.WAN:
 			spec.Warmup = 2 * time.Second // slow start
+		case d >= time.Second:
+			spec.Warmup = time.Second // by then a stream is on the datapath that it stays on
 		}
 		res, w, err := e.drive(ctx, spec)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/bench/contender"
+	"sluice/bench/lab"
 	"sluice/bench/result"
 )
 
@@ -22,6 +23,7 @@ const noiseLimit = .15
 type Plan struct {
 	Workloads  []Workload
 	Contenders []*contender.Contender
+	Auto       *contender.Contender // joins where a workload asks for it; nil: nowhere
 	Rounds     int
 	Window     time.Duration // of each sample
 	Short      bool          // one round of what is slow and steady
@@ -63,7 +65,10 @@ func (p Plan) kind(w Workload) BedKind {
 		kind.Backends = p.Backends
 	}
 	kind.Pinned = kind.Pinned || p.Pinned
-	kind.Congestion = p.Congestion
+	if kind.Congestion == "" {
+		kind.Congestion = p.Congestion
+	}
+	kind.Auto = kind.Auto && p.Auto != nil
 	return kind
 }
 
@@ -81,7 +86,17 @@ func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *resul
 	if err != nil {
 		return err
 	}
-	bed, err := NewBed(ctx, kind, p.Contenders, dir)
+	contenders := p.Contenders
+	if kind.Auto {
+		contenders = append(slices.Clone(contenders), p.Auto)
+	}
+	bed, err := NewBed(ctx, kind, contenders, dir)
+	if list[0].Bed.Congestion != "" && errors.Is(err, lab.ErrCongestion) {
+		for _, w := range list {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s was left out: %v", w.Name, err))
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -91,9 +106,11 @@ func (p Plan) onBed(ctx context.Context, kind BedKind, list []Workload, r *resul
 	if err != nil {
 		return err
 	}
-	if kind.WAN {
+	switch {
+	case list[0].Bed.Congestion != "": // its series say so
+	case kind.WAN:
 		r.Notes = append(r.Notes, "TCP congestion control over the lossy link: "+congestion)
-	} else {
+	default:
 		r.Machine.Congestion = congestion
 	}
 	if kind.WAN && !bed.netem {
@@ -130,7 +147,7 @@ func (p Plan) rounds(ctx context.Context, bed *Bed, w Workload, s *result.Series
 		}
 		for _, e := range order {
 			p.Report.Sample(s, e.Name, round+1, rounds)
-			sample, err := w.run(ctx, e, p.Window)
+			sample, err := e.take(ctx, w, p.Window)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -158,6 +175,12 @@ func (k BedKind) String() string {
 	}
 	if k.Tools {
 		text += ", and the servers of other load tools"
+	}
+	if k.Congestion != "" {
+		text += ", TCP congestion control " + k.Congestion
+	}
+	if k.Auto {
+		text += ", and sluice with datapath: auto"
 	}
 	if k.WAN {
 		text += fmt.Sprintf(", client behind %s and %d %% loss", wanRTT, wanLoss)

@@ -119,21 +119,34 @@ const toolLimit = 15 * time.Second
 
 func (e *Entry) target(port int) netip.AddrPort { return e.Targets(port)[0] }
 
-// iperf3 takes one stream from the backend to the client.
-func iperf3(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
-	to := e.target(5201)
-	out, err := e.toolClient(ctx, "iperf3", d+toolLimit, "-c", to.Addr().String(), "-p", strconv.Itoa(int(to.Port())),
-		"-B", lab.SourceAddrs(1)[0].String(), "-R", "-J", "-O", "0", "-t", strconv.Itoa(max(1, int(d.Seconds()))))
-	if err != nil {
-		return result.Sample{}, err
+// iperf3 moves bulk over so many streams. Both its client and its server have one
+// thread each (before 3.16), which copies what arrives.
+func iperf3(streams int, up bool) func(context.Context, *Entry, time.Duration) (result.Sample, error) {
+	return func(ctx context.Context, e *Entry, d time.Duration) (result.Sample, error) {
+		to := e.target(5201)
+		args := []string{"-c", to.Addr().String(), "-p", strconv.Itoa(int(to.Port())), "-B", lab.SourceAddrs(1)[0].String(),
+			"-P", strconv.Itoa(streams), "-J", "-O", "0", "-t", strconv.Itoa(max(1, int(d.Seconds())))}
+		if !up {
+			args = append(args, "-R")
+		}
+		out, err := e.toolClient(ctx, "iperf3", d+toolLimit, args...)
+		if err != nil {
+			return result.Sample{}, err
+		}
+		return iperf3Sample(out)
 	}
+}
+
+// iperf3Sample reads what arrived at whichever end received, in the client's report.
+func iperf3Sample(out []byte) (result.Sample, error) {
 	var res struct {
 		End struct {
 			Received struct {
 				Bits float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
 			CPU struct {
-				Host float64 `json:"host_total"`
+				Host   float64 `json:"host_total"`
+				Remote float64 `json:"remote_total"`
 			} `json:"cpu_utilization_percent"`
 		}
 	}
@@ -143,6 +156,9 @@ func iperf3(ctx context.Context, e *Entry, d time.Duration) (result.Sample, erro
 	s := result.Sample{Values: map[string]float64{"gbits": res.End.Received.Bits / 1e9}}
 	if res.End.CPU.Host > 100*bound {
 		s.Marks = append(s.Marks, "client-bound")
+	}
+	if res.End.CPU.Remote > 100*bound {
+		s.Marks = append(s.Marks, "server-bound")
 	}
 	return s, nil
 }

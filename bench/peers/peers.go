@@ -22,6 +22,7 @@ type Values struct {
 	Front    netip.Addr
 	Services []Service
 	Datapath string // of sluice
+	Log      string // of sluice: path of its access log; empty: none
 	Module   string // nginx: path of the stream module; empty when it is built in
 	MaxConns int    // sessions that may be open at once
 

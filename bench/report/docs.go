@@ -35,6 +35,7 @@ func Docs(r, vm *result.Run, dir string) error {
 	about(&doc, r)
 	doc.WriteString("\n## Goals\n\n")
 	goalTable(&doc, r.Goals())
+	sideBySideTable(&doc, r)
 	doc.WriteString("\n## Results\n")
 	for _, s := range r.Series {
 		seriesTable(&doc, s)
@@ -97,10 +98,12 @@ median of the ratios to direct within a round. Read ratios rather than figures: 
 veth pairs have neither a wire's latency nor its limit. The load generator drops bulk data without copying it, so that less of
 the time is its own. A latency is that of a round trip; one sent on schedule counts from when it was due.
 
-Remarks: *client-bound* means that a thread of the client was busy all the time, *rate not held* that fewer requests were sent
+Remarks: *client-bound* means that a thread of the client was busy all the time (*server-bound*: iperf3's server), *rate not held* that fewer requests were sent
 than meant, *other load* that the machine was not idle; such a figure says more about the harness than about the contender.
 A run of short connections fails, instead of giving a figure, if a connection failed, a port was lacking, an accept queue
 overflowed, connection tracking had no room, or sockets in TIME_WAIT took 80 % of the ports.
+Of sluice's ` + "`offload`" + ` the remarks say how many sessions were handed over to the kernel, and after how many bytes, both directions together, as
+its access log has it. The log is written during the measurement, which no other contender's is.
 nft only rewrites packets: it has no log, no retries, no half-close to care for; it is what sluice's ` + "`nat`" + ` will be measured by.
 The last workloads are run by other load tools (sockperf, iperf3, wrk) through the same contenders, to check the harness's own.
 `

@@ -26,6 +26,8 @@ func colorOf(name string) color.Color {
 		return color.RGBA{0, 158, 115, 255}
 	case "haproxy":
 		return color.RGBA{86, 180, 233, 255}
+	case "sluice-offload":
+		return color.Black
 	case "sluice-splice":
 		return color.RGBA{213, 94, 0, 255}
 	case "sluice-relay":

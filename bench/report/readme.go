@@ -23,7 +23,8 @@ type column struct{ name, head string }
 func columns(r *result.Run) []column {
 	var list []column
 	for _, c := range []column{{"direct", "direct"}, {"nginx", "nginx"}, {"haproxy", "HAProxy"}, {"nft", "nft (NAT)"},
-		{"sluice-nat", "sluice, nat"}, {"sluice-splice", "sluice, splice"}, {"sluice-relay", "sluice, relay"}} {
+		{"sluice-nat", "sluice, nat"}, {"sluice-offload", "sluice, offload"},
+		{"sluice-splice", "sluice, splice"}, {"sluice-relay", "sluice, relay"}} {
 		for _, took := range r.Contenders {
 			if took.Name == c.name {
 				list = append(list, c)
@@ -58,6 +59,7 @@ func rows() []row {
 		{"64-byte round trip added to direct, one core, x nginx's", "pingpong-pinned", added},
 		{"requests/s, 64 keep-alive connections, x direct", "rps64", perDirect},
 		{"connections/s, one request each, x direct", "connrate", perDirect},
+		{"sessions/s of 20 messages each, x direct", "session20", perDirect},
 		{"one bulk stream, x direct", "bulk1", perDirect},
 		{"four bulk streams, x direct", "bulk4", perDirect},
 		{"cores busy at 5000 requests/s, whole box", "cpu5000", median("box", "%.2f")},
@@ -68,6 +70,7 @@ func rows() []row {
 			return median("own", "%.2f")(s, name)
 		}},
 		{"memory of an idle session, KiB", "memory", kib},
+		{"of one that was in use", "memory-used", kib},
 		{"live update with 1000 backends: longest stall, ms; connections lost", "update", func(s *result.Series, name string) string {
 			if name == "direct" {
 				return ""

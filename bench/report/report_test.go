@@ -118,3 +118,34 @@ func TestReadmeGetsTheFiguresAndKeepsTheRest(t *testing.T) {
 		t.Error("a README without a place for figures is no error")
 	}
 }
+
+func TestSideBySide(t *testing.T) {
+	series := func(name, beside string, direct, nginx, relay float64) *result.Series {
+		s := &result.Series{Name: name, Metric: "rps", Unit: "1/s", More: true, Beside: beside}
+		for name, v := range map[string]float64{"direct": direct, "nginx": nginx, "haproxy": 1, "sluice-relay": relay} {
+			s.Samples = append(s.Samples, result.Sample{Contender: name, Values: map[string]float64{"rps": v}})
+		}
+		return s
+	}
+	r := &result.Run{Machine: result.Machine{Congestion: "reno"},
+		Series: []*result.Series{series("rps64", "", 100, 50, 48), series("rps64-bbr", "rps64", 80, 40, 30), series("connrate", "", 1, 1, 1)}}
+	var out, doc strings.Builder
+	SideBySide(&out, r)
+	sideBySideTable(&doc, r)
+	for _, want := range []string{"reno and bbr", "sluice-relay", "0.96", "0.75"} {
+		if !strings.Contains(out.String(), want) || !strings.Contains(doc.String(), want) {
+			t.Errorf("no %q in\n%s\n%s", want, out.String(), doc.String())
+		}
+	}
+	if want := "| rps64 | sluice-relay | 48.0 | 30.0 | 0.48 | 0.38 | 0.96 | 0.75 |"; !strings.Contains(doc.String(), want) {
+		t.Errorf("no %q in\n%s", want, doc.String())
+	}
+	if strings.Contains(out.String(), "connrate") {
+		t.Errorf("a workload of one congestion control alone is there:\n%s", out.String())
+	}
+	out.Reset()
+	SideBySide(&out, &result.Run{Series: r.Series[:1]})
+	if out.Len() > 0 {
+		t.Errorf("nothing to compare, and yet: %s", out.String())
+	}
+}

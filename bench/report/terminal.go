@@ -94,9 +94,12 @@ func Order(s *result.Series) []string {
 	return names
 }
 
-// Remarks are marks and failures, on one line.
+// Remarks are marks, what was handed over, and failures, on one line.
 func Remarks(st result.Stat) string {
 	parts := append([]string(nil), st.Marks...)
+	if st.Cuts != nil {
+		parts = append(parts, st.Cuts.String())
+	}
 	if n := len(st.Errors); n > 0 {
 		parts = append(parts, fmt.Sprintf("FAILED %d of %d: %s", n, n+st.N, strings.ReplaceAll(st.Errors[0], "\n", "; ")))
 	}

@@ -54,7 +54,8 @@ type Series struct {
 	Title   string   `json:"title"`
 	Metric  string   `json:"metric"` // the main one
 	Unit    string   `json:"unit"`
-	More    bool     `json:"more"` // more is better
+	More    bool     `json:"more"`             // more is better
+	Beside  string   `json:"beside,omitempty"` // the series that this one repeats under another congestion control
 	Extra   []Metric `json:"extra,omitempty"`
 	Samples []Sample `json:"samples"`
 }
@@ -72,6 +73,7 @@ type Sample struct {
 	Values    map[string]float64 `json:"values,omitempty"`
 	Marks     []string           `json:"marks,omitempty"` // limits of the harness that it hit
 	Error     string             `json:"error,omitempty"` // it counts for nothing then
+	Cuts      *Cuts              `json:"cuts,omitempty"`  // of a contender that hands sessions over
 }
 
 // Find is the series of that name, nil if there is none.

@@ -33,14 +33,23 @@ func TestGoals(t *testing.T) {
 	latency := &Series{Name: "pingpong-pinned", Metric: "p50", Samples: []Sample{
 		sample(0, "direct", "p50", 10), sample(0, "nginx", "p50", 30), sample(0, "sluice-splice", "p50", 22), sample(0, "sluice-relay", "p50", 31)}}
 	bulk := &Series{Name: "bulk4", Metric: "gbits", More: true, Samples: []Sample{
-		sample(0, "nginx", "gbits", 10), sample(0, "haproxy", "gbits", 8), sample(0, "sluice-splice", "gbits", 14), sample(0, "sluice-relay", "gbits", 10)}}
-	r := &Run{Series: []*Series{latency, bulk}, Contenders: []Contender{{Name: "sluice-splice"}, {Name: "sluice-relay"}}}
+		sample(0, "direct", "gbits", 12), sample(0, "nginx", "gbits", 10), sample(0, "haproxy", "gbits", 8),
+		sample(0, "sluice-offload", "gbits", 11), sample(0, "sluice-splice", "gbits", 10.5), sample(0, "sluice-relay", "gbits", 11)}}
+	short := &Series{Name: "session20", Metric: "conns", More: true, Samples: []Sample{
+		sample(0, "direct", "conns", 30), sample(0, "nginx", "conns", 10), sample(0, "haproxy", "conns", 8),
+		sample(0, "sluice-offload", "conns", 12), sample(0, "sluice-splice", "conns", 9), sample(0, "sluice-relay", "conns", 10)}}
+	r := &Run{Series: []*Series{latency, bulk, short}, Contenders: []Contender{{Name: "sluice-offload"}, {Name: "sluice-splice"}, {Name: "sluice-relay"}}}
 	want := map[string]string{
-		"sluice-splice " + "64-byte latency p50, one core": "met",     // adds 12 where nginx adds 20
-		"sluice-relay " + "64-byte latency p50, one core":  "not met", // adds 21
-		"sluice-splice " + "bulk, four streams":            "not met", // 1.4 of the better
-		"sluice-relay " + "bulk, four streams":             "met",
-		"sluice-relay " + "bulk, one stream":               "not measured",
+		"sluice-splice " + "64-byte latency p50, one core":  "met",     // adds 12 where nginx adds 20
+		"sluice-relay " + "64-byte latency p50, one core":   "not met", // adds 21
+		"sluice-offload " + "bulk, four streams":            "not met", // less than direct
+		"sluice-splice " + "bulk, four streams":             "not met", // 1.05 of the better
+		"sluice-offload " + "sessions/s, 20 messages each":  "met",
+		"sluice-splice " + "sessions/s, 20 messages each":   "not met",
+		"sluice-relay " + "sessions/s, 20 messages each":    "met",
+		"sluice-offload " + "descriptors of such a session": "not measured",
+		"sluice-relay " + "bulk, four streams":              "met",
+		"sluice-relay " + "bulk, one stream":                "not measured",
 	}
 	for _, g := range r.Goals() {
 		key := g.Variant + " " + g.What
@@ -51,6 +60,23 @@ func TestGoals(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("missing: %v", want)
+	}
+	for _, g := range (&Run{Series: []*Series{short}}).Goals() {
+		t.Errorf("a goal of a datapath that took no part: %+v", g)
+	}
+}
+
+// One figure has one goal for a datapath.
+func TestGoalsNameDatapathsOnce(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range rules() {
+		for variant := range r.limit {
+			key := variant + " " + r.series + " " + r.metric
+			if seen[key] {
+				t.Errorf("two goals for %s", key)
+			}
+			seen[key] = true
+		}
 	}
 }
 
@@ -96,5 +122,21 @@ func TestCompleteFillsWhatARunLacks(t *testing.T) {
 	}
 	if !slices.Equal(r.Notes, []string{"kept", "measured in a later run, of abc: b, c"}) {
 		t.Errorf("notes %q", r.Notes)
+	}
+}
+
+func TestOverPeers(t *testing.T) {
+	rate := &Series{Name: "rps64", Metric: "rps", More: true, Samples: []Sample{
+		sample(0, "nginx", "rps", 50), sample(0, "haproxy", "rps", 80), sample(0, "sluice-relay", "rps", 40)}}
+	if got := rate.OverPeers("sluice-relay"); got != .5 {
+		t.Errorf("a rate of 40 beside 50 and 80 is %g of the better peer's, want 0.5", got)
+	}
+	latency := &Series{Name: "pingpong", Metric: "p50", Samples: []Sample{
+		sample(0, "direct", "p50", 10), sample(0, "nginx", "p50", 30), sample(0, "sluice-relay", "p50", 25)}}
+	if got := latency.OverPeers("sluice-relay"); got != .75 {
+		t.Errorf("15 added where nginx adds 20 is %g, want 0.75", got)
+	}
+	if got := latency.OverPeers("sluice-nat"); !math.IsNaN(got) {
+		t.Errorf("of one that took no part: %g", got)
 	}
 }

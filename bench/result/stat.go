@@ -17,6 +17,7 @@ type Stat struct {
 	Ratio            float64 // median of the ratios to direct in the same round; NaN without
 	Marks            []string
 	Errors           []string
+	Cuts             *Cuts // of the sessions that were handed over; nil: the contender does no such thing
 }
 
 // Median is NaN for no values.
@@ -79,6 +80,7 @@ func (s *Series) Stat(metric, contender string) Stat {
 			st.Errors = append(st.Errors, sample.Error)
 		}
 	}
+	st.Cuts = s.Cuts(contender)
 	slices.Sort(st.Marks)
 	st.Marks = slices.Compact(st.Marks)
 	return st
