@@ -6,6 +6,7 @@ package nstest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,6 +28,9 @@ const inside = "SLUICE_TEST_IN_NETNS"
 // is in the namespace: event loops run on threads of their own, which a
 // namespace entered by one thread would not cover. Without the right to make
 // a namespace the tests run where they are, over loopback, and say so.
+//
+// Tests that call Parallel wait for time to pass rather than for a processor: eight
+// of them run at a time, if -parallel says nothing else.
 func Main(m *testing.M) {
 	if os.Getenv(inside) == "" {
 		code, err := again()
@@ -38,6 +42,10 @@ func Main(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "loopback:", err)
 		os.Exit(1)
 	}
+	if err := sideBySide(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	fds, routines := OpenFDs(), runtime.NumGoroutine()
 	code := m.Run()
 	if code == 0 {
@@ -47,6 +55,23 @@ func Main(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// sideBySide sets how many tests run at a time.
+func sideBySide() error {
+	const name = "test.parallel"
+	if !flag.Parsed() {
+		flag.Parse()
+	}
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if given {
+		return nil
+	}
+	if err := flag.Set(name, "8"); err != nil {
+		return fmt.Errorf("-parallel: %w", err)
+	}
+	return nil
 }
 
 // again runs this very command in a new namespace and returns its exit code.

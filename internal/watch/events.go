@@ -17,7 +17,8 @@ import (
 // symlink of the chain, the file, or the first thing missing tells of its
 // entries, so that a busy /tmp above doesn't wake us.
 const (
-	selfMask  = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+	// IN_ATTRIB: permissions may have been given back.
+	selfMask  = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ATTRIB | unix.IN_ONLYDIR
 	entryMask = selfMask | unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE
 	fileMask  = unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 )
@@ -82,7 +83,7 @@ func (w *Watcher) event(wd int32, mask, cookie uint32, name string) bool {
 	if d == nil {
 		return false
 	}
-	if mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_UNMOUNT|unix.IN_IGNORED) != 0 {
+	if mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_UNMOUNT|unix.IN_IGNORED) != 0 || mask&unix.IN_ATTRIB != 0 && name == "" {
 		if mask&unix.IN_IGNORED != 0 {
 			delete(w.dirs, wd)
 		}
@@ -210,22 +211,27 @@ func (w *Watcher) stillThere() bool {
 func (w *Watcher) watchSteps(steps []step) error {
 	var firstErr error
 	keep := map[int32]bool{}
-	for _, s := range steps {
+	// From the file upwards: of one that can't be watched, because it isn't
+	// readable or has gone again, the directory above tells.
+	lost := map[string][]string{}
+	for _, s := range slices.Backward(steps) {
+		names := maps.Clone(s.names)
+		for _, name := range lost[s.dir] {
+			names[name] = true
+		}
 		mask := uint32(selfMask)
-		if len(s.names) > 0 {
+		if len(names) > 0 {
 			mask = entryMask
 		}
 		wd, err := unix.InotifyAddWatch(w.fd, s.dir, mask)
 		if err != nil {
-			// Not readable (its entries can't be watched) or gone again:
-			// the others still tell.
-			if firstErr == nil {
-				firstErr = &os.PathError{Op: "inotify_add_watch", Path: s.dir, Err: err}
-			}
+			firstErr = &os.PathError{Op: "inotify_add_watch", Path: s.dir, Err: err}
+			parent, name := filepath.Dir(s.dir), filepath.Base(s.dir)
+			lost[parent] = append(lost[parent], name)
 			continue
 		}
 		keep[int32(wd)] = true
-		w.dirs[int32(wd)] = &dir{path: s.dir, names: s.names}
+		w.dirs[int32(wd)] = &dir{path: s.dir, names: names}
 	}
 	for id := range w.dirs {
 		if !keep[id] {
@@ -304,16 +310,21 @@ func resolve(path string, pass func(dir, name string)) string {
 				at = "/"
 			}
 			todo = append(strings.Split(target, "/"), todo...)
-		case fi.IsDir():
+		case fi.IsDir() && !ends(todo):
 			pass(at, "")
 			at = full
 		default:
 			pass(at, name)
-			if len(todo) > 0 {
+			if len(todo) > 0 || fi.IsDir() {
 				return ""
 			}
 			return full
 		}
 	}
 	return ""
+}
+
+// ends says whether these components of a path lead nowhere else.
+func ends(todo []string) bool {
+	return !slices.ContainsFunc(todo, func(name string) bool { return name != "" && name != "." })
 }

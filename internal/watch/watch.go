@@ -32,6 +32,11 @@ const settle = 10 * time.Millisecond
 // before its content is believed all the same.
 const held = 100 * time.Millisecond
 
+// lookEvery is how often the file is looked at without having been told of:
+// inotify says nothing of a file system that is mounted, of what a server does
+// to its files, or of what there was no watch left for (max_user_watches).
+const lookEvery = 5 * time.Second
+
 // maxBytes bounds what is read of a file; whoever parses it has a lower bound.
 const maxBytes = 64 << 20
 
@@ -51,6 +56,23 @@ type Watcher struct {
 	moved  map[uint32]string // rename cookies of those
 	dirty  bool              // there may be something that Read hasn't returned
 	mods   uint64            // modifications of the file seen
+	read   content           // what Read saw last
+	stop   chan struct{}
+}
+
+// content tells one state of the file from another, as well as can be told
+// without reading it. The zero value: there is none.
+type content struct {
+	dev, ino, size uint64
+	modified       int64
+}
+
+func contentOf(path string) content {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return content{}
+	}
+	return content{uint64(st.Dev), st.Ino, uint64(st.Size), st.Mtim.Nano()}
 }
 
 // dir is a watched directory and the names in it that the path goes through.
@@ -69,7 +91,9 @@ type fileWatch struct {
 }
 
 // New starts watching path. Symlinks, and the file itself, may come and go.
-func New(path string) (*Watcher, error) {
+func New(path string) (*Watcher, error) { return newWatcher(path, lookEvery) }
+
+func newWatcher(path string, look time.Duration) (*Watcher, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("watching %s: %w", path, err)
@@ -80,7 +104,7 @@ func New(path string) (*Watcher, error) {
 	}
 	w := &Watcher{
 		path: abs, f: os.NewFile(uintptr(fd), "inotify"), fd: fd,
-		changed: make(chan struct{}, 1), done: make(chan struct{}),
+		changed: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{}),
 		dirs: map[int32]*dir{}, file: fileWatch{wd: -1},
 		opened: map[string]bool{}, moved: map[uint32]string{}, dirty: true,
 	}
@@ -89,6 +113,7 @@ func New(path string) (*Watcher, error) {
 		return nil, fmt.Errorf("watching %s: %w", path, err)
 	}
 	go w.listen()
+	go w.lookAgain(look)
 	return w, nil
 }
 
@@ -103,6 +128,7 @@ func (w *Watcher) Close() error {
 		return nil
 	}
 	w.closed = true
+	close(w.stop)
 	w.mu.Unlock()
 	err := w.f.Close()
 	<-w.done
@@ -142,6 +168,30 @@ func (w *Watcher) listen() {
 	}
 }
 
+// lookAgain finds what no event has told, until Close.
+func (w *Watcher) lookAgain(every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for last := (content{}); ; {
+		select {
+		case <-w.stop:
+			return
+		case <-tick.C:
+		}
+		now := contentOf(w.path) // not under the lock: it may take its time
+		stands := now == last    // nothing tells when its writer is done
+		last = now
+		w.mu.Lock()
+		w.drain()
+		if stands && now != w.read && !w.closed {
+			w.dirty = true
+			_ = w.follow() // what can't be watched is looked at again
+			w.tell()
+		}
+		w.mu.Unlock()
+	}
+}
+
 // tell signals Changed if Read has something to return. Under w.mu.
 func (w *Watcher) tell() {
 	if !w.dirty || w.file.writing {
@@ -169,7 +219,11 @@ func (w *Watcher) Read() ([]byte, error) {
 		seen, mods := w.file, w.mods
 		w.mu.Unlock()
 
+		before := contentOf(w.path)
 		data, st, got, err := slurp(w.path)
+		w.mu.Lock()
+		w.read = before
+		w.mu.Unlock()
 		if err != nil {
 			return nil, err
 		}
@@ -219,8 +273,7 @@ func (w *Watcher) accept(seen fileWatch, mods uint64, st *syscall.Stat_t) bool {
 	}
 	// The path leads elsewhere without an event that we could see. If it still
 	// can't be followed, what was read is all that can be had.
-	err := w.follow()
-	if err != nil || w.file.ino == seen.ino && w.file.dev == seen.dev {
+	if w.closed || w.follow() != nil || w.file.ino == seen.ino && w.file.dev == seen.dev {
 		w.dirty = false
 		return true
 	}
@@ -240,7 +293,12 @@ const (
 // it only while nobody has the file open for writing, and holds up who opens
 // it then for the moment that the read takes. Only the file's owner may.
 func slurp(path string) (data []byte, st *syscall.Stat_t, got lease, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not hold us up
+	// Opening anything else may hold us up, or do something: to a device, or to
+	// the other end of a FIFO.
+	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+		return nil, nil, leaseRefused, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, leaseRefused, err
 	}

@@ -24,7 +24,13 @@ type follower struct {
 
 func follow(t *testing.T, path string) *follower {
 	t.Helper()
-	w, err := New(path)
+	return followLooking(t, path, lookEvery)
+}
+
+// followLooking looks for what nothing tells so often.
+func followLooking(t *testing.T, path string, look time.Duration) *follower {
+	t.Helper()
+	w, err := newWatcher(path, look)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +73,14 @@ func (f *follower) last() string {
 // wants waits for the content; a second is what is promised.
 func (f *follower) wants(t *testing.T, want string) {
 	t.Helper()
-	for end := time.Now().Add(time.Second); f.last() != want; time.Sleep(2 * time.Millisecond) {
+	f.wantsWithin(t, want, time.Second)
+}
+
+func (f *follower) wantsWithin(t *testing.T, want string, limit time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(limit); f.last() != want; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("read %q a second after the edit, want %q", f.last(), want)
+			t.Fatalf("read %q %s after the edit, want %q", f.last(), limit, want)
 		}
 	}
 }

@@ -26,6 +26,7 @@ const (
 // demo is one demonstration under way.
 type demo struct {
 	ctx      context.Context
+	cancel   context.CancelFunc
 	out      io.Writer
 	dir      string
 	backends []*backend
@@ -45,17 +46,26 @@ func Run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	d := &demo{ctx: ctx, out: out, dir: dir, reloaded: make(chan error, 8), served: map[string]int{}}
+	d := &demo{ctx: ctx, cancel: cancel, out: out, dir: dir, reloaded: make(chan error, 8), served: map[string]int{}}
 	defer d.closeBackends()
-	if err := d.play(); err != nil {
+	err = d.play()
+	switch {
+	case d.err != nil:
+		err = d.err
+	case errors.Is(ctx.Err(), context.Canceled):
+		err = errors.New("stopped")
+	}
+	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	return d.err
+	return nil
 }
 
+// say writes a line. What can't be written ends the demonstration.
 func (d *demo) say(format string, args ...any) {
 	if _, err := fmt.Fprintf(d.out, format+"\n", args...); err != nil && d.err == nil {
 		d.err = err
+		d.cancel()
 	}
 }
 
@@ -211,6 +221,9 @@ func (d *demo) start() (stop func() error, err error) {
 	case <-s.Ready():
 	case err := <-ended:
 		cancel()
+		if err == nil {
+			err = d.ctx.Err() // told to stop before it served
+		}
 		return nil, err
 	}
 	return func() error { cancel(); return <-ended }, nil
