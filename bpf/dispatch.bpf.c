@@ -15,55 +15,14 @@
 const volatile __u64 pick_life_ns = 60 * NS_PER_S;
 
 /* How long after a connection's end its segments are known for strays. */
-const volatile __u32 farewell_units = 4000;
+const volatile __u32 stray_units = 4000;
 
 /* Loads from the context have to be at constant offsets from its start; the
  * compiler would otherwise merge those of the two families into one.
  */
 #define CTX(field) (*(volatile typeof(ctx->field) *)&ctx->field)
 
-static __always_inline void put_v4(__u32 to[4], __u32 addr)
-{
-	to[0] = to[1] = 0;
-	to[2] = bpf_htonl(0xffff);
-	to[3] = addr;
-}
-
-/* The address itself, then the wildcard of its family. */
-static __always_inline __u32 *find_listener(const __u32 server[4], __u16 port, bool v4)
-{
-	struct listener_key key = {.port = port};
-	__u32 *slot;
-
-	__builtin_memcpy(key.addr, server, sizeof(key.addr));
-	slot = bpf_map_lookup_elem(&listeners, &key);
-	if (slot)
-		return slot;
-	__builtin_memset(key.addr, 0, sizeof(key.addr));
-	if (v4)
-		put_v4(key.addr, 0);
-	return bpf_map_lookup_elem(&listeners, &key);
-}
-
-/* Takes the pool's next ticket. False: closed, or at its end. */
-static __always_inline bool take(__u32 slot, __u32 *backend)
-{
-	struct board *board = bpf_map_lookup_elem(&boards, &slot);
-	struct picks *picks = bpf_map_lookup_elem(&windows, &slot);
-	__u32 live;
-	__u64 ticket;
-
-	if (!board || !picks)
-		return false; /* not reached: userspace writes only slots in range */
-	live = *(volatile __u32 *)&board->live & 1;
-	ticket = __sync_fetch_and_add(&board->window[live].counter, 1);
-	if (ticket >= *(volatile __u64 *)&board->window[live].end)
-		return false;
-	*backend = picks->id[live][ticket & (WINDOW - 1)];
-	return true;
-}
-
-/* As in loader/farewell.go. */
+/* As in loader/ended.go. */
 static __always_inline __u64 mix(const struct tuple *tuple)
 {
 	const __u32 *word = (const __u32 *)tuple;
@@ -83,14 +42,14 @@ static __always_inline __u64 mix(const struct tuple *tuple)
  */
 static __always_inline bool stray(const struct tuple *tuple, __u64 now)
 {
-	__u64 h = mix(tuple), *place, left;
-	__u32 slot = h & (FAREWELLS - 1);
+	__u64 h = mix(tuple), *entry, ended;
+	__u32 place = h & (ENDED_PLACES - 1);
 
-	place = bpf_map_lookup_elem(&farewells, &slot);
-	if (!place)
+	entry = bpf_map_lookup_elem(&ended_lately, &place);
+	if (!entry)
 		return false;
-	left = *(volatile __u64 *)place;
-	return left >> 32 == h >> 32 && (__u32)(now >> 20) - (__u32)left < farewell_units;
+	ended = *(volatile __u64 *)entry;
+	return ended >> 32 == h >> 32 && (__u32)(now >> 20) - (__u32)ended < stray_units;
 }
 
 SEC("sk_lookup")
@@ -98,7 +57,7 @@ int dispatch(struct bpf_sk_lookup *ctx)
 {
 	struct tuple tuple = {};
 	struct pick pick = {}, *old;
-	__u32 *slot;
+	__u32 *board;
 
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
@@ -117,8 +76,8 @@ int dispatch(struct bpf_sk_lookup *ctx)
 	} else {
 		return SK_PASS;
 	}
-	slot = find_listener(tuple.server, ctx->local_port, ctx->family == AF_INET);
-	if (!slot)
+	board = find_listener(tuple.server, ctx->local_port, ctx->family == AF_INET);
+	if (!board)
 		return SK_PASS;
 
 	tuple.client_port = ctx->remote_port;
@@ -133,7 +92,7 @@ int dispatch(struct bpf_sk_lookup *ctx)
 		COUNT(dispatch_counts, STRAY);
 		return SK_PASS;
 	}
-	if (!take(*slot, &pick.backend)) {
+	if (!take(*board, pick.at, &pick.backend)) {
 		COUNT(dispatch_counts, EXHAUSTED);
 		return SK_PASS;
 	}

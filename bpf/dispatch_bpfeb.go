@@ -21,8 +21,9 @@ type DispatchBoard struct {
 		_       structs.HostLayout
 		Counter uint64
 		End     uint64
+		Until   uint64
 	}
-	Spare [3]uint64
+	Spare uint64
 }
 
 type DispatchListenerKey struct {
@@ -58,13 +59,13 @@ type DispatchTuple struct {
 const (
 	DispatchMapBoards         = "boards"
 	DispatchMapDispatchCounts = "dispatch_counts"
-	DispatchMapFarewells      = "farewells"
+	DispatchMapEndedLately    = "ended_lately"
 	DispatchMapListeners      = "listeners"
 	DispatchMapRemembered     = "remembered"
 	DispatchMapWindows        = "windows"
 	DispatchProgDispatch      = "dispatch"
-	DispatchVarFarewellUnits  = "farewell_units"
 	DispatchVarPickLifeNs     = "pick_life_ns"
+	DispatchVarStrayUnits     = "stray_units"
 )
 
 // LoadDispatch returns the embedded CollectionSpec for Dispatch.
@@ -118,7 +119,7 @@ type DispatchProgramSpecs struct {
 type DispatchMapSpecs struct {
 	Boards         *ebpf.MapSpec `ebpf:"boards"`
 	DispatchCounts *ebpf.MapSpec `ebpf:"dispatch_counts"`
-	Farewells      *ebpf.MapSpec `ebpf:"farewells"`
+	EndedLately    *ebpf.MapSpec `ebpf:"ended_lately"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	Remembered     *ebpf.MapSpec `ebpf:"remembered"`
 	Windows        *ebpf.MapSpec `ebpf:"windows"`
@@ -128,8 +129,8 @@ type DispatchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DispatchVariableSpecs struct {
-	FarewellUnits *ebpf.VariableSpec `ebpf:"farewell_units"`
-	PickLifeNs    *ebpf.VariableSpec `ebpf:"pick_life_ns"`
+	PickLifeNs *ebpf.VariableSpec `ebpf:"pick_life_ns"`
+	StrayUnits *ebpf.VariableSpec `ebpf:"stray_units"`
 }
 
 // DispatchObjects contains all objects after they have been loaded into the kernel.
@@ -154,7 +155,7 @@ func (o *DispatchObjects) Close() error {
 type DispatchMaps struct {
 	Boards         *ebpf.Map `ebpf:"boards"`
 	DispatchCounts *ebpf.Map `ebpf:"dispatch_counts"`
-	Farewells      *ebpf.Map `ebpf:"farewells"`
+	EndedLately    *ebpf.Map `ebpf:"ended_lately"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	Remembered     *ebpf.Map `ebpf:"remembered"`
 	Windows        *ebpf.Map `ebpf:"windows"`
@@ -164,7 +165,7 @@ func (m *DispatchMaps) Close() error {
 	return _DispatchClose(
 		m.Boards,
 		m.DispatchCounts,
-		m.Farewells,
+		m.EndedLately,
 		m.Listeners,
 		m.Remembered,
 		m.Windows,
@@ -175,8 +176,8 @@ func (m *DispatchMaps) Close() error {
 //
 // It can be passed to LoadDispatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DispatchVariables struct {
-	FarewellUnits *ebpf.Variable `ebpf:"farewell_units"`
-	PickLifeNs    *ebpf.Variable `ebpf:"pick_life_ns"`
+	PickLifeNs *ebpf.Variable `ebpf:"pick_life_ns"`
+	StrayUnits *ebpf.Variable `ebpf:"stray_units"`
 }
 
 // DispatchPrograms contains all programs after they have been loaded into the kernel.

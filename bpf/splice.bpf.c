@@ -4,8 +4,23 @@
 /* Moves a flow's bytes to its other socket, or leaves them to userspace. */
 #include "splice_maps.h"
 
-/* The fields that say how far a socket has got; CO-RE finds them. */
+/* The fields that say how far a socket has got and what it may receive; CO-RE
+ * finds them.
+ */
+struct sock {
+	int sk_rcvbuf;
+} __attribute__((preserve_access_index));
+
+struct inet_sock {
+	struct sock sk;
+} __attribute__((preserve_access_index));
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+} __attribute__((preserve_access_index));
+
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	__u32 copied_seq;
 	__u32 write_seq;
 	__u32 snd_nxt;
@@ -23,31 +38,54 @@ const volatile bool rule_behind = true;
 const volatile bool rule_target = true;
 const volatile bool rule_announce = true;
 const volatile bool rule_trim = true;
+const volatile bool rule_queued = true;
+const volatile bool rule_unread = true;
 
 /* Calls that take off the most that a buffer of 64 KiB can begin with. */
 const volatile __u32 trims = 17;
 
 static __always_inline void announce(__u32 index)
 {
-	if (rule_announce && bpf_ringbuf_output(&news, &index, sizeof(index), 0))
-		COUNT(splice_counts, NEWS_LOST);
+	if (rule_announce && bpf_ringbuf_output(&events, &index, sizeof(index), 0))
+		COUNT(splice_counts, EVENT_LOST);
 }
 
 /* The kernel has acknowledged the bytes and drops them. */
-static __always_inline int lose(struct half *half, __u32 index, __u32 why)
+static __always_inline int lose(struct direction *dir, __u32 index, __u32 why)
 {
 	COUNT(splice_counts, why);
-	half->flags |= BROKEN;
+	dir->flags |= BROKEN;
 	announce(index);
 	return SK_DROP;
 }
 
-static __always_inline int pass(struct half *half, __u32 index, __u32 len, __u32 why)
+/* Whether userspace has left more unread than the socket is ever charged for. */
+static __always_inline bool too_much(struct direction *dir, __u32 index, __u32 len)
 {
-	bool first = half->passed == *(volatile __u64 *)&half->forwarded;
+	__u64 unread = dir->passed + len - *(volatile __u64 *)&dir->forwarded, most = MOST_UNREAD;
+	struct bpf_sock *sk;
+	struct tcp_sock *tp;
 
+	if (unread <= most)
+		return false;
+	sk = bpf_map_lookup_elem(&targets, &index);
+	if (!sk)
+		return true;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		most += (__u32)tp->inet_conn.icsk_inet.sk.sk_rcvbuf;
+	bpf_sk_release(sk);
+	return unread > most;
+}
+
+static __always_inline int pass(struct direction *dir, __u32 index, __u32 len, __u32 why)
+{
+	bool first = dir->passed == *(volatile __u64 *)&dir->forwarded;
+
+	if (rule_unread && too_much(dir, index, len))
+		return lose(dir, index, DROPPED_UNREAD);
 	COUNT(splice_counts, why);
-	*(volatile __u64 *)&half->passed = half->passed + len;
+	*(volatile __u64 *)&dir->passed = dir->passed + len;
 	/* After the count, so that whoever hears of it finds it; before the
 	 * bytes are queued, so who hears has to wait for them, not just read.
 	 */
@@ -75,18 +113,18 @@ static __always_inline __u32 read_before(__u32 index, __u32 otherwise)
  * when it sends them again. read(2) skips what it has had; the kernel's way to
  * the verdict (tcp_read_skb) doesn't. False: they can't be taken off.
  */
-static __always_inline bool trim(struct __sk_buff *skb, struct half *half, __u32 index)
+static __always_inline bool trim(struct __sk_buff *skb, struct direction *dir, __u32 index)
 {
 	/* Here cb is TCP's own: seq, then end_seq (struct sk_skb_cb, since 5.16). */
 	__u32 seq = skb->cb[0], len = skb->len, i, n;
 	__u32 had;
 
-	if (!(half->flags & SEQ_KNOWN)) {
-		half->next_seq = read_before(index, seq);
-		half->flags |= SEQ_KNOWN;
+	if (!(dir->flags & SEQ_KNOWN)) {
+		dir->next_seq = read_before(index, seq);
+		dir->flags |= SEQ_KNOWN;
 	}
-	had = half->next_seq - seq;
-	half->next_seq = seq + len;
+	had = dir->next_seq - seq;
+	dir->next_seq = seq + len;
 	if (!had)
 		return true;
 	if (had > len) /* also a gap, which is no less than a wrong number */
@@ -106,7 +144,7 @@ enum { TARGET_OK, TARGET_OVER, TARGET_MISSING };
 /* Whether the target can take more. Its unsent bytes are those moved less
  * those beyond its snd_nxt: what waits in its psock queue and its send queue.
  */
-static __always_inline int look_at_target(struct half *half, __u32 peer)
+static __always_inline int look_at_target(struct direction *dir, __u32 peer)
 {
 	struct bpf_sock *sk = bpf_map_lookup_elem(&targets, &peer);
 	int verdict = TARGET_MISSING;
@@ -117,16 +155,20 @@ static __always_inline int look_at_target(struct half *half, __u32 peer)
 		return TARGET_MISSING;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp) {
-		moved = (__u32)(half->redirected + half->forwarded);
-		if (!(half->flags & BASE_KNOWN)) {
+		moved = (__u32)(dir->redirected + dir->forwarded);
+		if (!(dir->flags & BASE_KNOWN)) {
 			/* Nothing is under way: neither a redirect, as there was
 			 * none yet, nor a write, as forwarded == passed.
 			 */
-			half->base_seq = tp->write_seq - moved;
-			half->flags |= BASE_KNOWN;
+			dir->base_seq = tp->write_seq - moved;
+			dir->flags |= BASE_KNOWN;
 		}
+		if ((__s32)(moved + dir->base_seq - tp->write_seq) <= 0)
+			dir->queued = 0;
 		verdict = TARGET_OK;
-		if ((__s32)(moved + half->base_seq - tp->snd_nxt) > (__s32)half->mark)
+		if ((__s32)(moved + dir->base_seq - tp->snd_nxt) > (__s32)dir->mark && rule_mark)
+			verdict = TARGET_OVER;
+		if (dir->queued >= MOST_QUEUED && rule_queued)
 			verdict = TARGET_OVER;
 	}
 	bpf_sk_release(sk);
@@ -137,8 +179,8 @@ SEC("sk_skb/stream_verdict")
 int verdict(struct __sk_buff *skb)
 {
 	__u64 cookie = bpf_get_socket_cookie(skb);
-	__u32 len = skb->len, index, peer, *place;
-	struct half *half;
+	__u32 len = skb->len, index, peer, *found;
+	struct direction *dir;
 	int target;
 
 	/* A bare FIN. Redirected it breaks the target (EPIPE), passed it can
@@ -148,45 +190,44 @@ int verdict(struct __sk_buff *skb)
 		COUNT(splice_counts, DROPPED_FIN);
 		return SK_DROP;
 	}
-	place = bpf_map_lookup_elem(&places, &cookie);
-	half = place ? bpf_map_lookup_elem(&halves, place) : NULL;
-	if (!half) {
-		COUNT(splice_counts, PASSED_NO_PLACE);
+	found = bpf_map_lookup_elem(&indices, &cookie);
+	dir = found ? bpf_map_lookup_elem(&directions, found) : NULL;
+	if (!dir) {
+		COUNT(splice_counts, PASSED_NO_FLOW);
 		return SK_PASS;
 	}
-	index = *place;
+	index = *found;
 	peer = index ^ 1;
-	if (half->flags & BROKEN)
+	if (dir->flags & BROKEN)
 		return SK_DROP;
 	if (rule_trim) {
-		if (!trim(skb, half, index))
-			return lose(half, index, ORDER_LOST);
+		if (!trim(skb, dir, index))
+			return lose(dir, index, ORDER_LOST);
 		len = skb->len;
 		if (!len && rule_drop_fin) { /* one behind nothing new */
 			COUNT(splice_counts, DROPPED_FIN);
 			return SK_DROP;
 		}
 	}
-	half->last_ns = bpf_ktime_get_ns();
-	half->runs++;
-	if (len >= BIG_RUN)
-		half->big++;
+	dir->last_ns = bpf_ktime_get_ns();
+	dir->runs++;
 
 	/* Order: nothing may overtake bytes that userspace still has. */
-	if (rule_behind && half->passed != *(volatile __u64 *)&half->forwarded)
-		return pass(half, index, len, PASSED_BEHIND);
-	if (*(volatile __u32 *)&half->hold)
-		return pass(half, index, len, PASSED_HOLD);
-	target = look_at_target(half, peer);
+	if (rule_behind && dir->passed != *(volatile __u64 *)&dir->forwarded)
+		return pass(dir, index, len, PASSED_BEHIND);
+	if (*(volatile __u32 *)&dir->hold)
+		return pass(dir, index, len, PASSED_HOLD);
+	target = look_at_target(dir, peer);
 	if (target == TARGET_MISSING && rule_target)
-		return pass(half, index, len, PASSED_NO_TARGET);
-	if (target == TARGET_OVER && rule_mark) {
-		half->over++;
-		return pass(half, index, len, PASSED_OVER);
+		return pass(dir, index, len, PASSED_NO_TARGET);
+	if (target == TARGET_OVER) {
+		dir->over++;
+		return pass(dir, index, len, PASSED_OVER);
 	}
 	if (bpf_sk_redirect_map(skb, &targets, peer, 0) != SK_PASS)
-		return lose(half, index, REDIRECT_FAILED);
-	half->redirected += len;
+		return lose(dir, index, REDIRECT_FAILED);
+	dir->redirected += len;
+	dir->queued++;
 	COUNT(splice_counts, REDIRECTED);
 	return SK_PASS;
 }

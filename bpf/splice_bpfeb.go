@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type SpliceHalf struct {
+type SpliceDirection struct {
 	_          structs.HostLayout
 	Redirected uint64
 	Passed     uint64
@@ -24,7 +24,7 @@ type SpliceHalf struct {
 	Mark       uint32
 	Hold       uint32
 	Runs       uint32
-	Big        uint32
+	Queued     uint32
 	Over       uint32
 	NextSeq    uint32
 }
@@ -33,9 +33,9 @@ type SpliceHalf struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SpliceMapHalves       = "halves"
-	SpliceMapNews         = "news"
-	SpliceMapPlaces       = "places"
+	SpliceMapDirections   = "directions"
+	SpliceMapEvents       = "events"
+	SpliceMapIndices      = "indices"
 	SpliceMapSpliceCounts = "splice_counts"
 	SpliceMapTargets      = "targets"
 	SpliceMapVerdicts     = "verdicts"
@@ -44,8 +44,10 @@ const (
 	SpliceVarRuleBehind   = "rule_behind"
 	SpliceVarRuleDropFin  = "rule_drop_fin"
 	SpliceVarRuleMark     = "rule_mark"
+	SpliceVarRuleQueued   = "rule_queued"
 	SpliceVarRuleTarget   = "rule_target"
 	SpliceVarRuleTrim     = "rule_trim"
+	SpliceVarRuleUnread   = "rule_unread"
 	SpliceVarTrims        = "trims"
 )
 
@@ -98,9 +100,9 @@ type SpliceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpliceMapSpecs struct {
-	Halves       *ebpf.MapSpec `ebpf:"halves"`
-	News         *ebpf.MapSpec `ebpf:"news"`
-	Places       *ebpf.MapSpec `ebpf:"places"`
+	Directions   *ebpf.MapSpec `ebpf:"directions"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Indices      *ebpf.MapSpec `ebpf:"indices"`
 	SpliceCounts *ebpf.MapSpec `ebpf:"splice_counts"`
 	Targets      *ebpf.MapSpec `ebpf:"targets"`
 	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
@@ -114,8 +116,10 @@ type SpliceVariableSpecs struct {
 	RuleBehind   *ebpf.VariableSpec `ebpf:"rule_behind"`
 	RuleDropFin  *ebpf.VariableSpec `ebpf:"rule_drop_fin"`
 	RuleMark     *ebpf.VariableSpec `ebpf:"rule_mark"`
+	RuleQueued   *ebpf.VariableSpec `ebpf:"rule_queued"`
 	RuleTarget   *ebpf.VariableSpec `ebpf:"rule_target"`
 	RuleTrim     *ebpf.VariableSpec `ebpf:"rule_trim"`
+	RuleUnread   *ebpf.VariableSpec `ebpf:"rule_unread"`
 	Trims        *ebpf.VariableSpec `ebpf:"trims"`
 }
 
@@ -139,9 +143,9 @@ func (o *SpliceObjects) Close() error {
 //
 // It can be passed to LoadSpliceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpliceMaps struct {
-	Halves       *ebpf.Map `ebpf:"halves"`
-	News         *ebpf.Map `ebpf:"news"`
-	Places       *ebpf.Map `ebpf:"places"`
+	Directions   *ebpf.Map `ebpf:"directions"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Indices      *ebpf.Map `ebpf:"indices"`
 	SpliceCounts *ebpf.Map `ebpf:"splice_counts"`
 	Targets      *ebpf.Map `ebpf:"targets"`
 	Verdicts     *ebpf.Map `ebpf:"verdicts"`
@@ -149,9 +153,9 @@ type SpliceMaps struct {
 
 func (m *SpliceMaps) Close() error {
 	return _SpliceClose(
-		m.Halves,
-		m.News,
-		m.Places,
+		m.Directions,
+		m.Events,
+		m.Indices,
 		m.SpliceCounts,
 		m.Targets,
 		m.Verdicts,
@@ -166,8 +170,10 @@ type SpliceVariables struct {
 	RuleBehind   *ebpf.Variable `ebpf:"rule_behind"`
 	RuleDropFin  *ebpf.Variable `ebpf:"rule_drop_fin"`
 	RuleMark     *ebpf.Variable `ebpf:"rule_mark"`
+	RuleQueued   *ebpf.Variable `ebpf:"rule_queued"`
 	RuleTarget   *ebpf.Variable `ebpf:"rule_target"`
 	RuleTrim     *ebpf.Variable `ebpf:"rule_trim"`
+	RuleUnread   *ebpf.Variable `ebpf:"rule_unread"`
 	Trims        *ebpf.Variable `ebpf:"trims"`
 }
 

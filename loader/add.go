@@ -29,7 +29,7 @@ type entry struct {
 //
 // oneWay: the backend has closed its side, too late for leaving both sockets
 // alone, as the client's bytes may have begun to move. Those the kernel moves;
-// the backend's last bytes are read from its socket as ever, and its half stays
+// the backend's last bytes are read from its socket as ever, and its direction stays
 // at 0.
 //
 // On an error nothing is left in the maps; unless it is ErrMoved the sockets
@@ -44,7 +44,7 @@ func (s *Splice) Add(flow uint32, clientFD, backendFD int) (oneWay bool, err err
 		}
 		e[i].cookie = cookie
 		s.cookies[flow][i] = cookie
-		s.Half(e[i].index).Reset(s.mark)
+		s.Direction(e[i].index).Reset(s.mark)
 	}
 	if oneWay, err = s.insert(&e); err != nil {
 		return false, s.undo(flow, &e, err)
@@ -56,7 +56,7 @@ func (s *Splice) Add(flow uint32, clientFD, backendFD int) (oneWay bool, err err
 // targets, then the verdicts, then a kick each.
 func (s *Splice) insert(e *[2]entry) (oneWay bool, err error) {
 	for i := range e {
-		if err := s.objs.Places.Update(unsafe.Pointer(&e[i].cookie), unsafe.Pointer(&e[i].index), ebpf.UpdateAny); err != nil {
+		if err := s.objs.Indices.Update(unsafe.Pointer(&e[i].cookie), unsafe.Pointer(&e[i].index), ebpf.UpdateAny); err != nil {
 			return false, fmt.Errorf("splice: recording a socket: %w", err)
 		}
 	}
@@ -101,7 +101,7 @@ func (s *Splice) undo(flow uint32, e *[2]entry, cause error) error {
 	}
 	moved := false
 	for i := range e {
-		h := s.Half(e[i].index)
+		h := s.Direction(e[i].index)
 		moved = moved || h.Redirected() > 0 || h.Passed() > 0
 	}
 	for i := range e {
@@ -120,7 +120,7 @@ func (s *Splice) Remove(flow uint32) {
 	for i := range s.cookies[flow] {
 		cookie := s.cookies[flow][i]
 		if cookie != 0 {
-			_ = s.objs.Places.Delete(unsafe.Pointer(&cookie)) // not there: just as well
+			_ = s.objs.Indices.Delete(unsafe.Pointer(&cookie)) // not there: just as well
 			s.cookies[flow][i] = 0
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -19,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/bpf"
-	"sluice/pool"
+	"sluice/internal/mono"
 )
 
 // pickLife is how long a pick that nobody redeemed stands.
@@ -28,18 +27,14 @@ const pickLife = 60 * time.Second
 // Dispatch picks the backends of new connections in the kernel, at the SYN.
 // All methods may be called at once from several goroutines, except Close.
 type Dispatch struct {
+	*Picks
 	log     zerolog.Logger
 	objs    bpf.DispatchObjects
 	link    link.Link
-	boards  *shared[bpf.DispatchBoard]
-	windows *shared[bpf.DispatchPicks]
-	left    *shared[uint64] // farewells
+	ended   *shared[uint64] // connections that ended lately
 	life    uint64          // ns
-	clock   clock
+	clock   mono.Clock
 	twoStep atomic.Bool
-
-	mu   sync.Mutex
-	used []bool // by slot
 }
 
 // NewDispatch loads the program and attaches it to the network namespace of
@@ -58,7 +53,7 @@ func newDispatch(log zerolog.Logger, life time.Duration) (_ *Dispatch, err error
 	if err := spec.Variables[bpf.DispatchVarPickLifeNs].Set(uint64(life)); err != nil {
 		return nil, err
 	}
-	d := &Dispatch{log: log, life: uint64(life), clock: newClock()}
+	d := &Dispatch{log: log, life: uint64(life), clock: mono.New()}
 	defer func() {
 		if err != nil {
 			err = classify("dispatch", err)
@@ -68,16 +63,12 @@ func newDispatch(log zerolog.Logger, life time.Duration) (_ *Dispatch, err error
 	if err := spec.LoadAndAssign(&d.objs, nil); err != nil {
 		return nil, err
 	}
-	if d.boards, err = mapShared[bpf.DispatchBoard](d.objs.Boards); err != nil {
+	if d.Picks, err = newPicks(d.objs.Listeners, d.objs.Boards, d.objs.Windows, d.clock); err != nil {
 		return nil, err
 	}
-	if d.windows, err = mapShared[bpf.DispatchPicks](d.objs.Windows); err != nil {
+	if d.ended, err = mapShared[uint64](d.objs.EndedLately); err != nil {
 		return nil, err
 	}
-	if d.left, err = mapShared[uint64](d.objs.Farewells); err != nil {
-		return nil, err
-	}
-	d.used = make([]bool, d.boards.entries)
 	if d.link, err = attachHere(d.objs.Dispatch); err != nil {
 		return nil, fmt.Errorf("attaching to the network namespace: %w", err)
 	}
@@ -109,79 +100,8 @@ func (d *Dispatch) Close() error {
 		errs = append(errs, d.link.Close())
 		d.link = nil
 	}
-	errs = append(errs, d.boards.close(), d.windows.close(), d.left.close(), d.objs.Close())
+	errs = append(errs, d.Picks.close(), d.ended.close(), d.objs.Close())
 	return errors.Join(errs...)
-}
-
-// NewBoard takes a pool slot. The board is closed: nothing is handed out
-// until Open. An error says that all slots are taken; the pool then works
-// without one. FreeBoard gives it back.
-func (d *Dispatch) NewBoard() (pool.Board, uint32, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for slot, used := range d.used {
-		if !used {
-			d.used[slot] = true
-			b := newBoard(d.boards.at(uint32(slot)), d.windows.at(uint32(slot)))
-			return b, uint32(slot), nil
-		}
-	}
-	return nil, 0, fmt.Errorf("dispatch: all %d pool slots are taken: this pool's picks are made at accept", len(d.used))
-}
-
-// FreeBoard closes the slot's windows and makes it available again. No
-// listener may still lead to it, and its board must not be used any more.
-func (d *Dispatch) FreeBoard(slot uint32) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if int(slot) >= len(d.used) || !d.used[slot] {
-		return
-	}
-	newBoard(d.boards.at(slot), d.windows.at(slot)) // closes both windows
-	d.used[slot] = false
-}
-
-// SetListener has connections to addr take the picks of a pool slot,
-// replacing what was set for addr. any: addr is a wildcard for both families
-// (its address doesn't matter, its port does). Call it after listen().
-func (d *Dispatch) SetListener(addr netip.AddrPort, any bool, slot uint32) error {
-	d.mu.Lock()
-	ok := int(slot) < len(d.used) && d.used[slot]
-	d.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("dispatch: listener %s: pool slot %d isn't taken", addr, slot)
-	}
-	for i, key := range listenerKeys(addr, any) {
-		if err := d.objs.Listeners.Put(key, slot); err != nil {
-			if i > 0 {
-				_ = d.DeleteListener(addr, any)
-			}
-			return fmt.Errorf("dispatch: listener %s: %w", addr, err)
-		}
-	}
-	return nil
-}
-
-// DeleteListener ends what SetListener began; it is no error if there is
-// nothing to delete. Call it before the socket is closed.
-func (d *Dispatch) DeleteListener(addr netip.AddrPort, any bool) error {
-	var errs []error
-	for _, key := range listenerKeys(addr, any) {
-		if err := d.objs.Listeners.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, fmt.Errorf("dispatch: listener %s: %w", addr, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func listenerKeys(addr netip.AddrPort, any bool) []bpf.DispatchListenerKey {
-	if !any {
-		return []bpf.DispatchListenerKey{{Addr: words(addr.Addr()), Port: addr.Port()}}
-	}
-	return []bpf.DispatchListenerKey{
-		{Addr: words(netip.IPv6Unspecified()), Port: addr.Port()},
-		{Addr: words(netip.IPv4Unspecified()), Port: addr.Port()}, // ::ffff:0.0.0.0
-	}
 }
 
 // redeemable is a key and room for the value, on the heap because the kernel
@@ -199,7 +119,7 @@ func (d *Dispatch) Redeem(client, server netip.AddrPort) (backendID uint32, ok b
 	if !d.redeem(&r) {
 		return 0, false
 	}
-	if now := d.clock.now(); now > r.val.At && now-r.val.At > d.life {
+	if now := uint64(d.clock.Now()); now > r.val.At && now-r.val.At > d.life {
 		return 0, false
 	}
 	return r.val.Backend, true
@@ -249,7 +169,7 @@ func networkOrder(port uint16) uint16 {
 // became a connection. Call it about once a minute.
 func (d *Dispatch) Sweep() {
 	var (
-		now   = d.clock.now()
+		now   = uint64(d.clock.Now())
 		key   bpf.DispatchTuple
 		val   bpf.DispatchPick
 		stale []bpf.DispatchTuple

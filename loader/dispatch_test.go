@@ -5,14 +5,11 @@ package loader
 import (
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
-
-	"sluice/pool"
 )
 
 var (
@@ -34,11 +31,11 @@ func startDispatch(t *testing.T, life time.Duration) *Dispatch {
 	return d
 }
 
-func newTestBoard(t *testing.T, d *Dispatch) (pool.Board, uint32) {
+func newTestBoard(t *testing.T, d *Dispatch) *Board {
 	t.Helper()
-	b, slot, err := d.NewBoard()
+	b, err := d.NewBoard()
 	must(t, 0, err)
-	return b, slot
+	return b
 }
 
 // counting is picks numbered from first.
@@ -72,11 +69,11 @@ func TestDispatchFindsListener(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			inNamespace(t, func(t *testing.T) {
 				d := startDispatch(t, pickLife)
-				b, slot := newTestBoard(t, d)
-				b.Open(counting(70, 5))
+				b := newTestBoard(t, d)
+				b.Open(counting(70, 5), time.Time{})
 				l, at := listen(t, netip.AddrPortFrom(c.dial, 0))
 				set := netip.AddrPortFrom(c.listen, at.Port())
-				must(t, 0, d.SetListener(set, c.any, slot))
+				must(t, 0, d.SetListener(set, c.any, b))
 				fd := dial(t, at, 0)
 				defer unix.Close(fd)
 				conn, client, server := accept(t, l)
@@ -106,13 +103,13 @@ func TestDispatchFindsListener(t *testing.T) {
 func TestDispatchPrefersExact(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		d := startDispatch(t, pickLife)
-		wide, wideSlot := newTestBoard(t, d)
-		narrow, narrowSlot := newTestBoard(t, d)
-		wide.Open(counting(100, 5))
-		narrow.Open(counting(200, 5))
+		wide := newTestBoard(t, d)
+		narrow := newTestBoard(t, d)
+		wide.Open(counting(100, 5), time.Time{})
+		narrow.Open(counting(200, 5), time.Time{})
 		l, at := listen(t, netip.AddrPortFrom(wild4, 0))
-		must(t, 0, d.SetListener(at, false, wideSlot))
-		must(t, 0, d.SetListener(netip.AddrPortFrom(lo4, at.Port()), false, narrowSlot))
+		must(t, 0, d.SetListener(at, false, wide))
+		must(t, 0, d.SetListener(netip.AddrPortFrom(lo4, at.Port()), false, narrow))
 		for _, c := range []struct {
 			to   string
 			want uint32
@@ -136,11 +133,11 @@ func TestDispatchOrder(t *testing.T) {
 			inNamespace(t, func(t *testing.T) {
 				must(t, 0, writeSysctl("net/ipv4/tcp_syncookies", cookies))
 				d := startDispatch(t, pickLife)
-				b, slot := newTestBoard(t, d)
+				b := newTestBoard(t, d)
 				l, at := listen(t, netip.AddrPortFrom(lo4, 0))
-				must(t, 0, d.SetListener(at, false, slot))
+				must(t, 0, d.SetListener(at, false, b))
 				const n = 300
-				b.Open(counting(1000, n))
+				b.Open(counting(1000, n), time.Time{})
 				var got []uint32
 				for range n {
 					fd := dial(t, at, 0)
@@ -173,9 +170,9 @@ func TestDispatchOrder(t *testing.T) {
 func TestDispatchWindows(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		d := startDispatch(t, pickLife)
-		b, slot := newTestBoard(t, d)
+		b := newTestBoard(t, d)
 		l, at := listen(t, netip.AddrPortFrom(lo4, 0))
-		must(t, 0, d.SetListener(at, false, slot))
+		must(t, 0, d.SetListener(at, false, b))
 		connect := func() (uint32, bool) {
 			fd := dial(t, at, 0)
 			defer unix.Close(fd)
@@ -190,7 +187,7 @@ func TestDispatchWindows(t *testing.T) {
 			}
 		}
 		want("never opened", 0, false)
-		b.Open([]uint32{1, 2, 3})
+		b.Open([]uint32{1, 2, 3}, time.Time{})
 		want("first", 1, true)
 		if i, ok := b.Take(); !ok || i != 1 {
 			t.Errorf("userspace took %d, %v", i, ok)
@@ -208,60 +205,68 @@ func TestDispatchWindows(t *testing.T) {
 		}
 		want("closed", 0, false)
 		for round := range uint32(4) {
-			b.Open([]uint32{10 + round, 20 + round})
+			b.Open([]uint32{10 + round, 20 + round}, time.Time{})
 			want("reopened", 10+round, true)
 			if n := b.Close(); n != 1 {
 				t.Errorf("round %d: %d taken instead of 1", round, n)
 			}
 		}
-		b.Open([]uint32{5})
-		d.FreeBoard(slot)
+		b.Open([]uint32{5}, time.Time{})
+		b.Free()
 		want("freed", 0, false)
 	})
 }
 
-// Tickets taken by everybody while windows close and open: each once, and
-// as many as Close says.
-func TestBoardCountsTakers(t *testing.T) {
-	d := startDispatch(t, pickLife)
-	b, slot := newTestBoard(t, d)
-	mem := d.boards.at(slot)
-	kernel := newBoard(mem, d.windows.at(slot)) // stands for the program
-	kernel.open = true
-	for round := range 200 {
-		b.Open(counting(0, 500))
-		kernel.live = mem.Live
-		var (
-			wg   sync.WaitGroup
-			mu   sync.Mutex
-			seen = map[int]int{}
-		)
-		for range 4 {
-			wg.Go(func() {
-				other := *kernel
-				for range 200 {
-					if i, ok := other.Take(); ok {
-						mu.Lock()
-						seen[i]++
-						mu.Unlock()
-					}
-				}
-			})
+// From its bound on a window hands out nothing and counts nothing, whoever
+// closes it when.
+func TestDispatchBound(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		d := startDispatch(t, pickLife)
+		b := newTestBoard(t, d)
+		l, at := listen(t, netip.AddrPortFrom(lo4, 0))
+		must(t, 0, d.SetListener(at, false, b))
+		connect := func() bool {
+			fd := dial(t, at, 0)
+			defer unix.Close(fd)
+			conn, client, server := accept(t, l)
+			defer unix.Close(conn)
+			_, ok := d.Redeem(client, server)
+			return ok
 		}
-		if round%2 == 0 {
-			wg.Wait()
-		}
-		n := b.Close()
-		wg.Wait()
-		if len(seen) != n {
-			t.Fatalf("%d tickets taken, Close says %d", len(seen), n)
-		}
-		for i, times := range seen {
-			if times != 1 || i >= n {
-				t.Fatalf("ticket %d of %d taken %d times", i, n, times)
+		for _, c := range []struct {
+			name  string
+			until time.Time
+			picks bool
+		}{
+			{"none", time.Time{}, true},
+			{"far", time.Now().Add(time.Hour), true},
+			{"over", time.Now(), false},
+			{"before the machine started", time.Now().Add(-200 * 365 * 24 * time.Hour), false},
+		} {
+			b.Open(counting(1, 5), c.until)
+			if got := connect(); got != c.picks {
+				t.Errorf("%s: a pick %v, want %v", c.name, got, c.picks)
+			}
+			if n := b.Close(); n != 0 != c.picks {
+				t.Errorf("%s: %d taken", c.name, n)
 			}
 		}
-	}
+		// It comes while the window is open.
+		const n = 1 << 9
+		until := time.Now().Add(300 * time.Millisecond)
+		b.Open(counting(1, n), until)
+		picked := 0
+		for time.Now().Before(until) && connect() {
+			picked++
+		}
+		time.Sleep(time.Until(until))
+		if connect() {
+			t.Error("a pick past the bound")
+		}
+		if got := b.Close(); got != picked || picked == 0 {
+			t.Errorf("%d taken, %d picked", got, picked)
+		}
+	})
 }
 
 // A pick that is too old is no pick, neither to the program nor to Redeem,
@@ -270,10 +275,10 @@ func TestDispatchAge(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		const life = 150 * time.Millisecond
 		d := startDispatch(t, life)
-		b, slot := newTestBoard(t, d)
+		b := newTestBoard(t, d)
 		l, at := listen(t, netip.AddrPortFrom(lo4, 0))
-		must(t, 0, d.SetListener(at, false, slot))
-		b.Open(counting(1, 100))
+		must(t, 0, d.SetListener(at, false, b))
+		b.Open(counting(1, 100), time.Time{})
 		connect := func() (client, server netip.AddrPort) {
 			fd := dial(t, at, 0)
 			defer unix.Close(fd)
@@ -310,10 +315,10 @@ func TestRedeemTwoSteps(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		d := startDispatch(t, pickLife)
 		d.twoStep.Store(true)
-		b, slot := newTestBoard(t, d)
+		b := newTestBoard(t, d)
 		l, at := listen(t, netip.AddrPortFrom(lo4, 0))
-		must(t, 0, d.SetListener(at, false, slot))
-		b.Open(counting(9, 3))
+		must(t, 0, d.SetListener(at, false, b))
+		b.Open(counting(9, 3), time.Time{})
 		fd := dial(t, at, 0)
 		defer unix.Close(fd)
 		conn, client, server := accept(t, l)
@@ -325,26 +330,6 @@ func TestRedeemTwoSteps(t *testing.T) {
 			t.Error("redeemed twice")
 		}
 	})
-}
-
-func TestBoardSlots(t *testing.T) {
-	d := startDispatch(t, pickLife)
-	for i := range d.boards.entries {
-		if _, slot, err := d.NewBoard(); err != nil || slot != i {
-			t.Fatalf("slot %d, %v instead of %d", slot, err, i)
-		}
-	}
-	if _, _, err := d.NewBoard(); err == nil {
-		t.Error("a slot too many")
-	}
-	d.FreeBoard(7)
-	d.FreeBoard(7)
-	if err := d.SetListener(netip.AddrPortFrom(lo4, 1), false, 7); err == nil {
-		t.Error("a listener was set for a free slot")
-	}
-	if _, slot, err := d.NewBoard(); err != nil || slot != 7 {
-		t.Errorf("slot %d, %v instead of 7", slot, err)
-	}
 }
 
 func BenchmarkRedeem(b *testing.B) {

@@ -10,7 +10,7 @@ import (
 
 // Finding is what Probe says of one data path.
 type Finding struct {
-	Name string // dispatch, nat, splice or relay
+	Name string // dispatch, nat, offload, splice or relay
 	OK   bool
 	Why  string // one line
 	Fix  string // what to do about it; empty if nothing can or has to be done
@@ -18,14 +18,20 @@ type Finding struct {
 
 // Probe judges the kernel and the process's privileges for each data path, by
 // trying: it loads the programs and closes them again. It doesn't run the
-// self-test, which has the last word on splice.
+// self-tests, which have the last word on splice and offload.
 func Probe() []Finding {
 	return []Finding{
 		probeDispatch(),
-		{Name: "nat", Why: "not supported yet", Fix: "splice or relay serves instead"},
+		notYet("nat"),
+		probeOffload(),
 		probeSplice(),
 		{Name: "relay", OK: true, Why: "needs no privilege and no BPF"},
 	}
+}
+
+// notYet is a data path that the file may name, and that serves nobody.
+func notYet(name string) Finding {
+	return Finding{Name: name, Why: "not in this version", Fix: "none is needed: splice or relay serves instead"}
 }
 
 func probeDispatch() Finding {
@@ -34,6 +40,14 @@ func probeDispatch() Finding {
 		err = d.Close()
 	}
 	return finding("dispatch", "SK_LOOKUP program loads and attaches", "picks are made at accept, in the same order", err)
+}
+
+func probeOffload() Finding {
+	f, err := NewForward(ForwardOptions{MaxFlows: 1})
+	if err == nil {
+		err = f.Close()
+	}
+	return finding("offload", "programs load and raw sockets can be had; `sluice selftest` tries the rest", "sessions are spliced or relayed", andRaw(err))
 }
 
 func probeSplice() Finding {

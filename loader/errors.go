@@ -2,8 +2,9 @@
 
 // Package loader owns every kernel object of the data paths: it loads,
 // probes, self-tests and attaches the BPF programs of package bpf, and gives
-// typed views of their maps. Nothing is pinned: closing an object, or the end
-// of the process, leaves nothing in the kernel.
+// typed views of their maps. Nothing is pinned: closing an object leaves nothing
+// in the kernel, nor does the end of the process, but for the stub of Devices
+// before Linux 6.6.
 package loader
 
 import (
@@ -68,11 +69,11 @@ type capability struct {
 }
 
 // needed is what loading takes on 6.12 and 6.18, in the order of the messages: nothing
-// but CAP_BPF for dispatch; for splice also CAP_PERFMON, which lets a program
+// but CAP_BPF for dispatch; for splice and offload also CAP_PERFMON, which lets a program
 // read kernel structures. Linux 5.8; before, all were CAP_SYS_ADMIN.
 func needed(what string) []capability {
 	caps := []capability{{unix.CAP_BPF, "CAP_BPF"}}
-	if what == "splice" {
+	if what != "dispatch" {
 		caps = append(caps, capability{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, capability{unix.CAP_PERFMON, "CAP_PERFMON"})
 	}
 	return caps
@@ -99,7 +100,7 @@ func missing(caps []capability) string {
 }
 
 // classify gives an error of loading or attaching its type. what was tried
-// is dispatch or splice.
+// is dispatch, splice or offload.
 func classify(what string, err error) error {
 	if err == nil || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrKernel) {
 		return err

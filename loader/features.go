@@ -24,6 +24,15 @@ type feature struct {
 func featuresOf(what string) []feature {
 	fetch := feature{"BPF atomics that fetch", "5.12", probeFetch}
 	kernelBTF := feature{"type information (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)", "", probeBTF}
+	if what == "offload" {
+		return []feature{
+			{"BPF ring buffers", "5.8", func() error { return features.HaveMapType(ebpf.RingBuf) }},
+			{"bpf_redirect_neigh", "5.10", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectNeigh) }},
+			{"bpf_loop", "5.17", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnLoop) }},
+			fetch,
+			kernelBTF,
+		}
+	}
 	if what == "splice" {
 		return []feature{
 			{"SK_SKB programs (CONFIG_BPF_STREAM_PARSER)", "4.14", func() error { return features.HaveProgramType(ebpf.SkSKB) }},

@@ -25,7 +25,7 @@ func TestAddUnderFire(t *testing.T) {
 			must(t, 0, err)
 		}
 		c := s.Counts()
-		if c.PassedNoTarget+c.PassedNoPlace+c.RedirectFailed+c.NewsLost != 0 || c.Redirected == 0 {
+		if c.PassedNoTarget+c.PassedNoFlow+c.RedirectFailed+c.EventLost != 0 || c.Redirected == 0 {
 			t.Errorf("counts %+v", c)
 		}
 	})

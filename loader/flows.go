@@ -5,6 +5,8 @@ package loader
 import (
 	"sync"
 	"time"
+
+	"sluice/internal/mono"
 )
 
 // quarantine is how long the number of a freed flow stays unused: a verdict
@@ -21,20 +23,20 @@ type flows struct {
 	freed []freedFlow // a ring
 	head  int
 	n     int
-	clock func() uint64 // ns, monotonic
+	clock func() int64 // ns, monotonic
 }
 
 type freedFlow struct {
-	at   uint64
+	at   int64
 	flow uint32
 }
 
-func newFlows(limit uint32) *flows { return &flows{limit: limit, clock: newClock().now} }
+func newFlows(limit uint32) *flows { return &flows{limit: limit, clock: mono.New().Now} }
 
 func (f *flows) reserve() (uint32, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.n > 0 && f.clock()-f.freed[f.head].at >= uint64(quarantine) {
+	if f.n > 0 && f.clock()-f.freed[f.head].at >= int64(quarantine) {
 		flow := f.freed[f.head].flow
 		f.head = (f.head + 1) % len(f.freed)
 		f.n--

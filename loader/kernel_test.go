@@ -16,10 +16,10 @@ import (
 // A probe says that something is missing exactly where it is: one that is
 // wrong would blame the wrong thing when a load fails, or nothing.
 func TestFeaturesAreFound(t *testing.T) {
-	for _, what := range []string{"dispatch", "splice"} {
+	for _, what := range []string{"dispatch", "splice", "offload"} {
 		for _, f := range featuresOf(what) {
 			var want error
-			if f.missing == atomics && running().version.before(5, 12) {
+			if v := running().version; f.missing == atomics && v.before(5, 12) || f.missing == "bpf_loop" && v.before(5, 17) {
 				want = ebpf.ErrNotSupported
 			}
 			if err := f.probe(); !errors.Is(err, want) {

@@ -44,6 +44,22 @@ func needSplice(t testing.TB) {
 	}
 }
 
+// needForward skips what can't be tried where the kernel lacks what offload needs.
+func needForward(t testing.TB) {
+	t.Helper()
+	f, err := NewForward(ForwardOptions{MaxFlows: 1})
+	var k *KernelError
+	if errors.As(err, &k) {
+		lacks.Skip(t, "offload", err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // floorHolds checks the refusal of a kernel for its version.
 func floorHolds(t *testing.T, err error) {
 	t.Helper()

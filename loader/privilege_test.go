@@ -26,6 +26,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(child())
 	}
+	if how, ok := os.LookupEnv(instanceEnv); ok {
+		if err := instance(how); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -56,6 +63,8 @@ func child() int {
 	}
 	report, err := Selftest(context.Background(), zerolog.Nop())
 	fmt.Printf("selftest: %s: %s\n", report.Where, verdictOf(err))
+	report, err = SelftestOffload(context.Background(), zerolog.Nop())
+	fmt.Printf("offload: %s: %s\n", report.Where, verdictOf(err))
 	for _, f := range Probe() {
 		fmt.Printf("probe %s: %v: %s\n", f.Name, f.OK, f.Fix)
 	}
@@ -114,6 +123,8 @@ func TestPrivileges(t *testing.T) {
 			"selftest: loopback: lacks CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON",
 			"probe dispatch: false: run as root, or grant CAP_BPF",
 			"probe splice: false: run as root, or grant CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON",
+			"offload: " + packetsOnly + ": no right to make network namespaces: lacks CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW",
+			"probe offload: false: run as root, or grant CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW",
 			"probe relay: true: ",
 		}},
 		{"CAP_BPF", []string{
@@ -127,8 +138,17 @@ func TestPrivileges(t *testing.T) {
 		{"CAP_BPF CAP_NET_ADMIN CAP_PERFMON", []string{
 			"dispatch: yes",
 			"selftest: loopback: yes",
+			"offload: " + packetsOnly + ": no right to make network namespaces: lacks CAP_NET_RAW",
+			"probe offload: false: run as root, or grant CAP_NET_RAW",
 			"probe dispatch: true: ",
 			"probe splice: true: ",
+		}},
+		{"CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_NET_RAW", []string{
+			"offload: " + packetsOnly + ": no right to make network namespaces: yes",
+			"probe offload: true: ",
+		}},
+		{"CAP_SYS_ADMIN CAP_NET_ADMIN CAP_NET_RAW", []string{
+			"offload: own network namespaces: yes",
 		}},
 		{"CAP_SYS_ADMIN CAP_NET_ADMIN", []string{
 			"dispatch: yes",

@@ -25,7 +25,7 @@ func TestRepeatedBytesArePassedOnce(t *testing.T) {
 		must(t, 0, r.add())
 		must(t, 0, r.move(r.client, r.server, data[:400]))
 		f := newForger(t, r.client)
-		up := r.half(0)
+		up := r.direction(0)
 		up.SetHold(true)
 		for _, to := range []int{500, 501, 1000} {
 			had := 400 + f.sent
@@ -57,7 +57,7 @@ func TestRepeatedBytesFromBeforeAdding(t *testing.T) {
 		must(t, 0, f.send(data[:300], 200, tcpPSH))
 		got := must1(t, func() ([]byte, error) { return r.receive(r.server, 200) })
 		must(t, 0, same(got, data[100:]))
-		if h := r.half(0); h.Redirected() != 200 {
+		if h := r.direction(0); h.Redirected() != 200 {
 			t.Errorf("%d redirected", h.Redirected())
 		}
 	})
@@ -82,8 +82,8 @@ func TestWhatCantBeTrimmed(t *testing.T) {
 			if r.ready(r.server, unix.POLLIN, settle) != 0 {
 				t.Error("bytes follow those that are lost")
 			}
-			if !r.half(0).Broken() || r.half(1).Broken() || s.Counts().OrderLost != 1 {
-				t.Errorf("broken: %v, %v; %+v", r.half(0).Broken(), r.half(1).Broken(), s.Counts())
+			if !r.direction(0).Broken() || r.direction(1).Broken() || s.Counts().OrderLost != 1 {
+				t.Errorf("broken: %v, %v; %+v", r.direction(0).Broken(), r.direction(1).Broken(), s.Counts())
 			}
 			return "", nil
 		}})

@@ -24,11 +24,11 @@ type StepResult struct {
 
 // Report is the outcome of the self-test.
 type Report struct {
-	Where string // "own network namespace" or "loopback"
+	Where string // "own network namespace" and the like, "loopback", "packets only"
 	Steps []StepResult
 }
 
-// Safe says that every step went well: splice may be used.
+// Safe says that every step went well: the data path may be used.
 func (r Report) Safe() bool { return len(r.Steps) > 0 && r.Failed() == nil }
 
 // Failed is the first step that failed, nil if none did.
@@ -41,8 +41,8 @@ func (r Report) Failed() *StepResult {
 	return nil
 }
 
-// ErrUnsafe is matched by Selftest's error when a step failed.
-var ErrUnsafe = errors.New("splice isn't safe on this kernel")
+// ErrUnsafe is matched by the error of Selftest and SelftestOffload when a step failed.
+var ErrUnsafe = errors.New("not safe on this kernel")
 
 // stepTime bounds each step, in case the kernel gets stuck.
 const stepTime = 2 * time.Second
@@ -82,12 +82,16 @@ func selftest(ctx context.Context, log zerolog.Logger, k kernel, r rules) (Repor
 		err = runSteps(ctx, k, r, &report)
 	}()
 	<-done
+	report.log(log, "splice self-test", err)
+	return report, err
+}
+
+func (r *Report) log(log zerolog.Logger, what string, err error) {
 	ev := log.Debug()
-	for _, s := range report.Steps {
+	for _, s := range r.Steps {
 		ev = ev.Str(s.Name, s.Detail)
 	}
-	ev.Str("where", report.Where).Err(err).Msg("splice self-test")
-	return report, err
+	ev.Str("where", r.Where).Err(err).Msg(what)
 }
 
 // enterNamespace moves the thread into a fresh network namespace with its
@@ -137,20 +141,35 @@ func runSteps(ctx context.Context, k kernel, r rules, report *Report) error {
 	defer s.Close()
 	report.Steps = append(report.Steps, StepResult{Name: "load", OK: true, Detail: "program and maps", Took: time.Since(started)})
 	for _, st := range steps {
-		if err := ctx.Err(); err != nil {
-			report.Steps = append(report.Steps, StepResult{Name: st.name, Detail: "no time left for it"})
-			return fmt.Errorf("%w: step %q: no time left: %w", ErrUnsafe, st.name, err)
-		}
-		began := time.Now()
-		detail, err := runStep(ctx, s, st)
-		res := StepResult{Name: st.name, OK: err == nil, Detail: detail, Took: time.Since(began)}
-		if err != nil {
-			res.Detail = err.Error()
-		}
-		report.Steps = append(report.Steps, res)
-		if err != nil {
-			return fmt.Errorf("%w: step %q: %w", ErrUnsafe, st.name, err)
+		if err := report.try(ctx, "splice", st.name, func() (string, error) { return runStep(ctx, s, st) }); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// try does one step, if time is left for it, and puts down how it went.
+func (r *Report) try(ctx context.Context, what, name string, run func() (string, error)) error {
+	if err := ctx.Err(); err != nil {
+		r.Steps = append(r.Steps, StepResult{Name: name, Detail: "no time left for it"})
+		return fmt.Errorf("%s is %w: step %q: no time left: %w", what, ErrUnsafe, name, err)
+	}
+	began := time.Now()
+	detail, err := run()
+	res := StepResult{Name: name, OK: err == nil, Detail: detail, Took: time.Since(began)}
+	if err != nil {
+		res.Detail = err.Error()
+		err = fmt.Errorf("%s is %w: step %q: %w", what, ErrUnsafe, name, err)
+	}
+	r.Steps = append(r.Steps, res)
+	return err
+}
+
+// limit is the deadline of a step.
+func limit(ctx context.Context) time.Time {
+	deadline := time.Now().Add(stepTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		return d
+	}
+	return deadline
 }

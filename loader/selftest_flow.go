@@ -38,7 +38,7 @@ func stepBound(r *rig) (string, error) {
 	if sent > boundMost {
 		return "", fmt.Errorf("a client sent %d bytes to a server that doesn't read: nothing holds it up", sent)
 	}
-	h := r.half(0)
+	h := r.direction(0)
 	if h.Passed() == 0 {
 		return "", errors.New("nothing was passed over the mark")
 	}
@@ -72,7 +72,7 @@ func (r *rig) fill(data []byte) (int, error) {
 		case !errors.Is(err, unix.EAGAIN):
 			return sent, fmt.Errorf("sending: %w", err)
 		case r.ready(r.client, unix.POLLOUT, 2*settle) == 0:
-			if r.half(0).Passed() > 0 || time.Now().After(r.deadline) {
+			if r.direction(0).Passed() > 0 || time.Now().After(r.deadline) {
 				return sent, nil
 			}
 		}
@@ -95,7 +95,7 @@ type pump struct {
 func (p *pump) run(data []byte) error {
 	for len(p.got) < max(p.sent, len(data)) {
 		if time.Now().After(p.deadline) {
-			h := p.half(0)
+			h := p.direction(0)
 			return fmt.Errorf("%d of %d bytes came, %d redirected, %d passed, %d forwarded: %w", len(p.got), len(data), h.Redirected(), h.Passed(), h.Forwarded(), errLate)
 		}
 		idle := true
@@ -132,7 +132,7 @@ func (p *pump) forwardSome() (bool, error) {
 	if len(p.held) == 0 {
 		return moved, nil
 	}
-	h := p.half(0)
+	h := p.direction(0)
 	if w, err := taken(p.back); err != nil {
 		return moved, err
 	} else if w-p.base < h.Redirected()+p.forward && !p.s.rules.noTurn {
@@ -170,7 +170,7 @@ func stepHalfClose(r *rig) (string, error) {
 	if err := r.add(); err != nil {
 		return "", err
 	}
-	h := r.half(0)
+	h := r.direction(0)
 	h.SetMark(2 * closeTotal) // so that the kernel's queue holds most of it
 	data := pattern(closeTotal)
 	if err := r.send(r.client, data); err != nil {

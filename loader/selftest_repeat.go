@@ -52,7 +52,7 @@ func stepRepeated(r *rig) (string, error) {
 	if r.ready(r.server, unix.POLLIN|unix.POLLRDHUP, settle) != 0 {
 		return "", errors.New("repeated bytes went on with the end of the stream")
 	}
-	if h := r.half(0); h.Redirected()+h.Passed() != 10300 || h.Broken() {
+	if h := r.direction(0); h.Redirected()+h.Passed() != 10300 || h.Broken() {
 		return "", fmt.Errorf("counted %d redirected, %d passed instead of 10300 together", h.Redirected(), h.Passed())
 	}
 	return "trimmed", nil

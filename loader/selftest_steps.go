@@ -60,7 +60,7 @@ func stepRedirect(r *rig) (string, error) {
 			return "", fmt.Errorf("server to client: %w", err)
 		}
 	}
-	up, down := r.half(0), r.half(1)
+	up, down := r.direction(0), r.direction(1)
 	if up.Redirected() != 303 || down.Redirected() != 9021 || up.Passed()+down.Passed() != 0 {
 		return "", fmt.Errorf("counted %d up, %d down, %d passed instead of 303, 9021, 0", up.Redirected(), down.Redirected(), up.Passed()+down.Passed())
 	}
@@ -124,7 +124,7 @@ func stepHold(r *rig) (string, error) {
 	if err := r.add(); err != nil {
 		return "", err
 	}
-	up := r.half(0)
+	up := r.direction(0)
 	if err := r.move(r.client, r.server, []byte("first")); err != nil {
 		return "", err
 	}
@@ -188,12 +188,12 @@ func stepMissing(r *rig) (string, error) {
 	}
 	index, fd := 2*r.flow, uint64(r.front)
 	r.s.cookies[r.flow][0] = cookie
-	r.half(0).Reset(testMark)
+	r.direction(0).Reset(testMark)
 	for _, put := range []struct {
 		m        *ebpf.Map
 		key, val unsafe.Pointer
 	}{
-		{r.s.objs.Places, unsafe.Pointer(&cookie), unsafe.Pointer(&index)},
+		{r.s.objs.Indices, unsafe.Pointer(&cookie), unsafe.Pointer(&index)},
 		{r.s.objs.Targets, unsafe.Pointer(&index), unsafe.Pointer(&fd)},
 		{r.s.objs.Verdicts, unsafe.Pointer(&index), unsafe.Pointer(&fd)},
 	} {

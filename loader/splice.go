@@ -32,21 +32,22 @@ type SpliceOptions struct {
 // be called at once from several goroutines, except Drain (one at a time) and
 // Close; calls for one flow must not overlap.
 type Splice struct {
-	objs     bpf.SpliceObjects
-	attached bool
-	halves   *shared[Half]
-	news     *news
-	flows    *flows
-	cookies  [][2]uint64 // by flow, of what Add put there
-	mark     uint32
-	pause    func()
-	rules    rules
+	objs       bpf.SpliceObjects
+	attached   bool
+	directions *shared[Direction]
+	events     *events
+	flows      *flows
+	cookies    [][2]uint64 // by flow, of what Add put there
+	mark       uint32
+	pause      func()
+	rules      rules
 }
 
 // rules are those of docs/splice.md that userspace or the program follows.
 // Only tests switch one off, to show what it is for.
 type rules struct {
 	noDropFin, noMark, noBehind, noTarget, noAnnounce, noTrim bool // in the program
+	noQueued, noUnread                                        bool // in the program
 	cantTrim                                                  bool // in the program: trimming fails
 	noKick                                                    bool // in Add
 	noTurn                                                    bool // in the self-test: a write overtakes what waits
@@ -83,10 +84,10 @@ func newSplice(o SpliceOptions, r rules) (_ *Splice, err error) {
 	if err := spec.LoadAndAssign(&s.objs, nil); err != nil {
 		return nil, err
 	}
-	if s.halves, err = mapShared[Half](s.objs.Halves); err != nil {
+	if s.directions, err = mapShared[Direction](s.objs.Directions); err != nil {
 		return nil, err
 	}
-	if s.news, err = mapNews(s.objs.News); err != nil {
+	if s.events, err = mapEvents(s.objs.Events); err != nil {
 		return nil, err
 	}
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{
@@ -109,11 +110,11 @@ func spliceSpec(maxFlows uint32, r rules) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{bpf.SpliceMapVerdicts, bpf.SpliceMapTargets, bpf.SpliceMapPlaces, bpf.SpliceMapHalves} {
+	for _, name := range []string{bpf.SpliceMapVerdicts, bpf.SpliceMapTargets, bpf.SpliceMapIndices, bpf.SpliceMapDirections} {
 		spec.Maps[name].MaxEntries = 2 * maxFlows
 	}
 	page := uint32(os.Getpagesize()) // a ring buffer is a power of two of pages; pages reach 64 KiB
-	spec.Maps[bpf.SpliceMapNews].MaxEntries = max(spec.Maps[bpf.SpliceMapNews].MaxEntries, page)
+	spec.Maps[bpf.SpliceMapEvents].MaxEntries = max(spec.Maps[bpf.SpliceMapEvents].MaxEntries, page)
 	for name, off := range map[string]bool{
 		bpf.SpliceVarRuleDropFin:  r.noDropFin,
 		bpf.SpliceVarRuleMark:     r.noMark,
@@ -121,6 +122,8 @@ func spliceSpec(maxFlows uint32, r rules) (*ebpf.CollectionSpec, error) {
 		bpf.SpliceVarRuleTarget:   r.noTarget,
 		bpf.SpliceVarRuleAnnounce: r.noAnnounce,
 		bpf.SpliceVarRuleTrim:     r.noTrim,
+		bpf.SpliceVarRuleQueued:   r.noQueued,
+		bpf.SpliceVarRuleUnread:   r.noUnread,
 	} {
 		if err := spec.Variables[name].Set(!off); err != nil {
 			return nil, err
@@ -136,7 +139,7 @@ func spliceSpec(maxFlows uint32, r rules) (*ebpf.CollectionSpec, error) {
 
 // Close detaches the program and frees everything, also after a start that
 // failed halfway. The sockets of flows have to be closed before: one that
-// leaves the map with bytes in it loses them. No Half may be used any more.
+// leaves the map with bytes in it loses them. No Direction may be used any more.
 func (s *Splice) Close() error {
 	var errs []error
 	if s.attached {
@@ -147,7 +150,7 @@ func (s *Splice) Close() error {
 			Attach:  ebpf.AttachSkSKBStreamVerdict,
 		}))
 	}
-	errs = append(errs, s.news.close(), s.halves.close(), s.objs.Close())
+	errs = append(errs, s.events.close(), s.directions.close(), s.objs.Close())
 	return errors.Join(errs...)
 }
 
@@ -161,37 +164,38 @@ func (s *Splice) Reserve() (flow uint32, ok bool) { return s.flows.reserve() }
 // Free gives the number back, after Remove and after both sockets are closed.
 func (s *Splice) Free(flow uint32) { s.flows.free(flow) }
 
-// Half returns the record at index 2*flow+side.
-func (s *Splice) Half(index uint32) *Half { return s.halves.at(index) }
+// Direction returns the record at index 2*flow+side.
+func (s *Splice) Direction(index uint32) *Direction { return s.directions.at(index) }
 
 // Announcements is a descriptor that is readable when Drain has something to
 // say: for epoll, and owned by the Splice.
-func (s *Splice) Announcements() int { return s.objs.News.FD() }
+func (s *Splice) Announcements() int { return s.objs.Events.FD() }
 
-// Drain calls f with the index of each half that began to pass bytes to
+// Drain calls f with the index of each direction that began to pass bytes to
 // userspace. The bytes may not be readable yet: wait for them, don't just
 // read. One may be lost when very many come at once, and one may be of a flow
 // that has ended: a sweep of the counters finds the former, the caller's own
 // state the latter. One caller at a time.
-func (s *Splice) Drain(f func(index uint32)) { s.news.drain(f) }
+func (s *Splice) Drain(f func(index uint32)) { s.events.drain(f) }
 
 // SpliceCounts is what the verdict did, in runs, since it was loaded.
 type SpliceCounts struct {
 	Redirected     uint64
-	PassedOver     uint64 // the target's queue was over the mark
+	PassedOver     uint64 // the target's queue was over the mark, or had too many buffers
 	PassedBehind   uint64 // userspace hadn't forwarded what was passed before
 	PassedHold     uint64 // userspace asked for it
 	PassedNoTarget uint64 // the peer wasn't in the map
-	PassedNoPlace  uint64 // no flow, or a removed one
+	PassedNoFlow   uint64 // no flow, or a removed one
 	DroppedFIN     uint64
 	RedirectFailed uint64 // bytes lost
-	NewsLost       uint64 // announcements without room
+	EventLost      uint64 // announcements without room
 	Trimmed        uint64 // began with bytes that had come before
 	OrderLost      uint64 // couldn't be trimmed: bytes lost
+	DroppedUnread  uint64 // userspace had left too many unread: bytes lost
 }
 
 // Counts reads the counters; zeros if that fails.
 func (s *Splice) Counts() SpliceCounts {
 	n := readCounts(s.objs.SpliceCounts)
-	return SpliceCounts{n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8), n(9), n(10)}
+	return SpliceCounts{n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8), n(9), n(10), n(11)}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"sluice/internal/mono"
 )
 
 // withRig runs f as a step of the self-test, on fresh sockets.
@@ -47,7 +49,7 @@ func nothingLeft(t *testing.T, r *rig) {
 	t.Helper()
 	var key uint64
 	var val uint32
-	if it := r.s.objs.Places.Iterate(); it.Next(&key, &val) {
+	if it := r.s.objs.Indices.Iterate(); it.Next(&key, &val) {
 		t.Errorf("socket %d is still recorded", key)
 	}
 	until := time.Now().Add(2 * time.Second)
@@ -122,7 +124,7 @@ func TestAddOneWay(t *testing.T) {
 		got := must1(t, func() ([]byte, error) { return r.receive(r.back, 100) })
 		must(t, 0, same(got, pattern(50)))
 		must(t, 0, r.move(r.client, r.server, pattern(100000)))
-		if up, down := r.half(0), r.half(1); up.Redirected() != 100100 || down.Redirected()+down.Passed() != 0 {
+		if up, down := r.direction(0), r.direction(1); up.Redirected() != 100100 || down.Redirected()+down.Passed() != 0 {
 			t.Errorf("%d redirected up, %d down, %d passed", up.Redirected(), down.Redirected(), down.Passed())
 		}
 	})
@@ -153,7 +155,7 @@ func TestRemove(t *testing.T) {
 		r.s.Remove(r.flow)
 		r.s.Remove(r.flow)
 		must(t, 0, r.move(r.client, r.front, pattern(10)))
-		if n := r.s.Counts(); n.PassedNoPlace == 0 || n.Redirected != 1 {
+		if n := r.s.Counts(); n.PassedNoFlow == 0 || n.Redirected != 1 {
 			t.Errorf("counts %+v", n)
 		}
 		must(t, 0, reset(&r.front))
@@ -180,30 +182,30 @@ func TestFlowIsReused(t *testing.T) {
 	})
 }
 
-// The activity and the size of runs are there for userspace to judge by.
-func TestHalfTellsBulk(t *testing.T) {
+// The number and the time of runs are there for userspace to judge by.
+func TestDirectionTellsActivity(t *testing.T) {
 	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
-		clock := newClock()
-		began := clock.now()
+		clock := mono.New()
+		began := uint64(clock.Now())
 		must(t, 0, r.add())
 		for range 5 {
 			must(t, 0, r.move(r.client, r.server, pattern(64)))
 			must(t, 0, r.move(r.server, r.client, pattern(40000)))
 		}
-		up, down := r.half(0), r.half(1)
-		if up.Runs() != 5 || up.Big() != 0 || down.Big() == 0 || down.Runs() < 5 {
-			t.Errorf("runs %d and %d, big ones %d and %d", up.Runs(), down.Runs(), up.Big(), down.Big())
+		up, down := r.direction(0), r.direction(1)
+		if up.Runs() != 5 || down.Runs() < 5 {
+			t.Errorf("runs %d and %d", up.Runs(), down.Runs())
 		}
-		if at := up.LastActive(); at < began || at > clock.now() {
+		if at := up.LastActive(); at < began || at > uint64(clock.Now()) {
 			t.Errorf("last active at %d, not since %d", at, began)
 		}
 	})
 }
 
 func TestFlows(t *testing.T) {
-	now := uint64(1000)
+	now := int64(1000)
 	f := newFlows(3)
-	f.clock = func() uint64 { return now }
+	f.clock = func() int64 { return now }
 	take := func(want uint32, ok bool) {
 		t.Helper()
 		if got, gotOK := f.reserve(); gotOK != ok || ok && got != want {
@@ -213,14 +215,14 @@ func TestFlows(t *testing.T) {
 	take(0, true)
 	f.free(0)
 	take(1, true) // 0 is in quarantine
-	now += uint64(quarantine)
+	now += int64(quarantine)
 	take(0, true) // before one that was never used
 	take(2, true)
 	take(0, false)
 	f.free(2)
 	now++
 	f.free(1)
-	now += uint64(quarantine) - 1
+	now += int64(quarantine) - 1
 	take(2, true) // in the order of freeing
 	take(0, false)
 	now++
@@ -228,7 +230,7 @@ func TestFlows(t *testing.T) {
 	for i := range uint32(200) {
 		f.free(i)
 	}
-	now += uint64(quarantine)
+	now += int64(quarantine)
 	for i := range uint32(200) {
 		take(i, true)
 	}
@@ -236,10 +238,10 @@ func TestFlows(t *testing.T) {
 }
 
 // The ring's records wrap around many times, none lost or doubled.
-func TestNewsWraps(t *testing.T) {
+func TestEventsWrap(t *testing.T) {
 	withRig(t, SpliceOptions{MaxFlows: 4}, func(t *testing.T, r *rig) {
 		must(t, 0, r.add())
-		up, n := r.half(0), 0
+		up, n := r.direction(0), 0
 		up.SetHold(true)
 		buf := make([]byte, 64)
 		const rounds = 20000 // of 16 bytes in a ring of 256 KiB
@@ -260,7 +262,7 @@ func TestNewsWraps(t *testing.T) {
 			}
 		}
 		r.s.Drain(func(uint32) { n++ })
-		if c := r.s.Counts(); n != rounds || c.NewsLost != 0 {
+		if c := r.s.Counts(); n != rounds || c.EventLost != 0 {
 			t.Errorf("%d announcements of %d; counts %+v", n, rounds, c)
 		}
 	})
@@ -283,7 +285,7 @@ func BenchmarkAdd(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	r := &rig{s: s, deadline: time.Now().Add(time.Minute)}
+	r := &rig{s: s, patience: patience{time.Now().Add(time.Minute)}}
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()

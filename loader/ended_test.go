@@ -27,10 +27,10 @@ func TestStraysTakeNoPick(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			inNamespace(t, func(t *testing.T) {
 				d := startDispatch(t, pickLife)
-				b, slot := newTestBoard(t, d)
-				b.Open(counting(70, 5))
+				b := newTestBoard(t, d)
+				b.Open(counting(70, 5), time.Time{})
 				l, at := listen(t, netip.AddrPortFrom(lo4, 0))
-				must(t, 0, d.SetListener(at, false, slot))
+				must(t, 0, d.SetListener(at, false, b))
 				fd := dial(t, at, 0)
 				defer unix.Close(fd)
 				conn, client, server := accept(t, l)
@@ -41,7 +41,7 @@ func TestStraysTakeNoPick(t *testing.T) {
 				if c.told {
 					d.Ended(client, server)
 					key := tupleOf(client, server)
-					*d.left.at(uint32(mix(&key)) & (d.left.entries - 1)) -= uint64(c.ago) >> 20
+					*d.ended.at(uint32(mix(&key)) & (d.ended.entries - 1)) -= uint64(c.ago) >> 20
 				}
 				must(t, 0, reset(&conn))
 				must(t, 0, f.send(nil, 0, 0))
@@ -59,10 +59,10 @@ func TestBackFromTheSamePort(t *testing.T) {
 	for _, lo := range []netip.Addr{lo4, lo6} {
 		inNamespace(t, func(t *testing.T) {
 			d := startDispatch(t, pickLife)
-			b, slot := newTestBoard(t, d)
-			b.Open(counting(70, 5))
+			b := newTestBoard(t, d)
+			b.Open(counting(70, 5), time.Time{})
 			l, at := listen(t, netip.AddrPortFrom(lo, 0))
-			must(t, 0, d.SetListener(at, false, slot))
+			must(t, 0, d.SetListener(at, false, b))
 			want := []bool{true, false, true}
 			var from uint16
 			for i, picked := range want {

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// news reads a BPF ring buffer of u32 records without blocking, from an event
+// events reads a BPF ring buffer of u32 records without blocking, from an event
 // loop that polls the map's descriptor. One reader at a time.
 //
 // The layout is the kernel's ABI (5.8, commit 457f44363a88): a page with the
 // consumer's position, a page with the producer's, then the data twice in a
 // row, so that a record never wraps.
-type news struct {
+type events struct {
 	consumer, producer []byte
 	mask               uint64
 }
@@ -29,7 +29,7 @@ const (
 	recordHeader  = 8
 )
 
-func mapNews(m *ebpf.Map) (*news, error) {
+func mapEvents(m *ebpf.Map) (*events, error) {
 	page, size := os.Getpagesize(), int(m.MaxEntries())
 	c, err := unix.Mmap(m.FD(), 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -40,19 +40,19 @@ func mapNews(m *ebpf.Map) (*news, error) {
 		_ = unix.Munmap(c)
 		return nil, fmt.Errorf("mapping the ring buffer into memory: %w", err)
 	}
-	return &news{consumer: c, producer: p, mask: uint64(size - 1)}, nil
+	return &events{consumer: c, producer: p, mask: uint64(size - 1)}, nil
 }
 
 // drain calls f for each record that is there.
-func (n *news) drain(f func(uint32)) {
+func (e *events) drain(f func(uint32)) {
 	var (
-		consumed = (*uint64)(unsafe.Pointer(&n.consumer[0]))
-		produced = (*uint64)(unsafe.Pointer(&n.producer[0]))
-		data     = n.producer[os.Getpagesize():]
+		consumed = (*uint64)(unsafe.Pointer(&e.consumer[0]))
+		produced = (*uint64)(unsafe.Pointer(&e.producer[0]))
+		data     = e.producer[os.Getpagesize():]
 		pos      = atomic.LoadUint64(consumed)
 	)
 	for pos < atomic.LoadUint64(produced) {
-		at := pos & n.mask
+		at := pos & e.mask
 		length := atomic.LoadUint32((*uint32)(unsafe.Pointer(&data[at])))
 		if length&recordBusy != 0 {
 			return // its commit makes the descriptor readable again
@@ -72,12 +72,12 @@ func (n *news) drain(f func(uint32)) {
 }
 
 // close unmaps; safe on nil and when repeated.
-func (n *news) close() error {
-	if n == nil || n.consumer == nil {
+func (e *events) close() error {
+	if e == nil || e.consumer == nil {
 		return nil
 	}
-	c, p := n.consumer, n.producer
-	n.consumer, n.producer = nil, nil
+	c, p := e.consumer, e.producer
+	e.consumer, e.producer = nil, nil
 	err := unix.Munmap(c)
 	if err2 := unix.Munmap(p); err == nil {
 		err = err2

@@ -17,8 +17,8 @@ import (
 func (d *Dispatch) Ended(client, server netip.AddrPort) {
 	t := tupleOf(client, server)
 	h := mix(&t)
-	slot := d.left.at(uint32(h) & (d.left.entries - 1))
-	atomic.StoreUint64(slot, h&^(1<<32-1)|uint64(uint32(d.clock.now()>>20)))
+	slot := d.ended.at(uint32(h) & (d.ended.entries - 1))
+	atomic.StoreUint64(slot, h&^(1<<32-1)|uint64(uint32(d.clock.Now()>>20)))
 }
 
 // mix is that of bpf/dispatch.bpf.c. Nothing depends on its being hard to
