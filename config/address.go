@@ -15,21 +15,32 @@ import (
 const maxUnixPath = 107
 
 // String is the address as the file and the logs write it: ip:port,
-// [ip6]:port, name:port, unix:/path, and :port for both families.
+// [ip6]:port, name:port, unix:/path, and :port for both families; ip, [ip6] or
+// name for a backend without a port.
 func (a Address) String() string {
 	switch {
 	case a.Path != "":
 		return "unix:" + a.Path
-	case a.Name != "":
-		return a.Name + ":" + strconv.Itoa(int(a.Port))
 	case a.Any:
 		return ":" + strconv.Itoa(int(a.Port))
+	case a.Portless() && a.Name != "":
+		return a.Name
+	case a.Portless() && a.Addr.Is6():
+		return "[" + a.Addr.String() + "]"
+	case a.Portless():
+		return a.Addr.String()
+	case a.Name != "":
+		return a.Name + ":" + strconv.Itoa(int(a.Port))
 	}
 	return a.AddrPort().String()
 }
 
 // AddrPort is the literal address; meaningless with a Path or a Name.
 func (a Address) AddrPort() netip.AddrPort { return netip.AddrPortFrom(a.Addr, a.Port) }
+
+// Portless tells whether it is a backend that is written without a port: it
+// gets the port that the client came to.
+func (a Address) Portless() bool { return a.Path == "" && a.Port == 0 }
 
 // Wildcard tells whether it stands for all addresses of a family or of both.
 func (a Address) Wildcard() bool { return a.Any || a.Addr.IsValid() && a.Addr.IsUnspecified() }
@@ -47,7 +58,7 @@ func (a Address) same() Address {
 // unix:/path. [::]:port and :port are the same: both families.
 func ParseListen(s string) (Address, error) {
 	const right = "must be ip:port, [ip6]:port, :port or unix:/path"
-	a, host, err := parseAddress(s, right)
+	a, host, err := parseAddress(s, right, false)
 	switch {
 	case err != nil || a.Path != "":
 		return a, err
@@ -62,11 +73,30 @@ func ParseListen(s string) (Address, error) {
 	return a, nil
 }
 
-// ParseBackend reads an address to connect to: ip:port, [ip6]:port, name:port
+const backendForms = "ip:port, [ip6]:port, name:port or unix:/path"
+
+// ParseTarget reads an address to connect to: ip:port, [ip6]:port, name:port
 // or unix:/path.
+func ParseTarget(s string) (Address, error) { return parseTarget(s, false) }
+
+// ParseBackend reads a backend's address: what ParseTarget reads, or an address
+// or a name without a port; none that no server can have.
 func ParseBackend(s string) (Address, error) {
-	const right = "must be ip:port, [ip6]:port, name:port or unix:/path"
-	a, host, err := parseAddress(s, right)
+	a, err := parseTarget(s, true)
+	switch {
+	case err != nil:
+		return a, err
+	case a.Addr.IsValid() && a.Addr.IsUnspecified():
+		return a, fmt.Errorf("%s stands for all addresses, must be that of one server", a.Addr)
+	case a.Addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return a, errors.New("the broadcast address, must be a unicast address, as TCP needs it")
+	}
+	return a, nil
+}
+
+func parseTarget(s string, portless bool) (Address, error) {
+	const right = "must be " + backendForms
+	a, host, err := parseAddress(s, right, portless)
 	switch {
 	case err != nil || a.Path != "" || a.Addr.IsValid():
 		return a, err
@@ -79,9 +109,9 @@ func ParseBackend(s string) (Address, error) {
 	return a, nil
 }
 
-// parseAddress does what both kinds share. Without an error either Path is set,
-// or Port, and Addr if the host is a literal address.
-func parseAddress(s, right string) (a Address, host string, err error) {
+// parseAddress does what all kinds share. Without an error either Path is set,
+// or Port unless there may be none, and Addr if the host is a literal address.
+func parseAddress(s, right string, portless bool) (a Address, host string, err error) {
 	if file, ok := strings.CutPrefix(s, "unix:"); ok {
 		a.Path = file
 		return a, "", checkUnixPath(file)
@@ -90,12 +120,16 @@ func parseAddress(s, right string) (a Address, host string, err error) {
 		return a, "", err
 	}
 	colon := strings.LastIndexByte(s, ':')
-	if colon < 0 || strings.HasSuffix(s, "]") {
+	switch {
+	case colon >= 0 && !strings.HasSuffix(s, "]"):
+		host = s[:colon]
+		if a.Port, err = parsePort(s[colon+1:]); err != nil {
+			return a, "", err
+		}
+	case portless:
+		host = s
+	default:
 		return a, "", errors.New("no port, " + right)
-	}
-	host, port := s[:colon], s[colon+1:]
-	if a.Port, err = parsePort(port); err != nil {
-		return a, "", err
 	}
 	inner, bracketed := strings.CutPrefix(host, "[")
 	if bracketed {
@@ -175,32 +209,4 @@ func isHostName(s string) bool {
 		}
 	}
 	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
-}
-
-// parsePrefix reads a CIDR, or a single address as nginx does. Bits beyond the
-// mask mean nothing, and v4-mapped ones are IPv4.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if s == "all" {
-		return netip.Prefix{}, errors.New(`is "all", must be the two CIDRs 0.0.0.0/0 and ::/0`)
-	}
-	bad := fmt.Errorf("is %s, must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address", quote(s))
-	if !strings.Contains(s, "/") {
-		addr, err := netip.ParseAddr(s)
-		if err != nil || addr.Zone() != "" {
-			return netip.Prefix{}, bad
-		}
-		addr = addr.Unmap()
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	prefix, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, bad
-	}
-	if addr := prefix.Addr(); addr.Is4In6() {
-		if prefix.Bits() < 96 {
-			return netip.Prefix{}, bad
-		}
-		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
-	}
-	return prefix.Masked(), nil
 }

@@ -17,7 +17,8 @@ type Config struct {
 	Stats        Stats
 	Log          Log
 	DrainTimeout time.Duration
-	EventLoops   int     // 0: one for each CPU the process may run on
+	EventLoops   int // 0: one for each CPU the process may run on
+	Forward      Forward
 	Pools        []*Pool // in file order; pools written inline in a listener come after, named as the listener
 	Listeners    []*Listener
 }
@@ -49,8 +50,8 @@ type Address struct {
 	Addr netip.Addr // a literal address, unmapped; unspecified with Any for ":port" and "[::]:port"
 	Any  bool       // the wildcard of both families (":p", "[::]:p")
 	Name string     // a host name to resolve (backends only)
-	Port uint16
-	Path string // a unix socket
+	Port uint16     // 0 only in a backend that is Portless
+	Path string     // a unix socket
 }
 
 // Balance names a pool's rule.
@@ -78,8 +79,9 @@ const (
 type Pool struct {
 	Name          string
 	Balance       Balance
-	TryEjected    bool // all_ejected: try
-	CloseOnRemove bool // on_remove: close
+	TryEjected    bool          // all_ejected: try
+	CloseOnRemove bool          // on_remove: close, so at the edit
+	CloseAfter    time.Duration // on_remove: a duration, after which what is left is closed. 0: drained for ever, or CloseOnRemove
 	Backends      []Backend
 	Pos           Position
 }
@@ -93,6 +95,7 @@ type Backend struct {
 	MaxConns    int // 0: no limit
 	Backup      bool
 	State       State
+	SlowStart   time.Duration // how long it climbs to its share when it comes (back); 0: it has it at once
 	Pos         Position
 }
 
@@ -101,10 +104,11 @@ type Datapath string
 
 // The rungs.
 const (
-	Auto   Datapath = "auto"
-	NAT    Datapath = "nat"
-	Splice Datapath = "splice"
-	Relay  Datapath = "relay"
+	Auto    Datapath = "auto"
+	NAT     Datapath = "nat"
+	Offload Datapath = "offload"
+	Splice  Datapath = "splice"
+	Relay   Datapath = "relay"
 )
 
 // ProxyHeader is what is sent to a backend before the client's bytes.
@@ -117,11 +121,33 @@ const (
 	ProxyV2  ProxyHeader = "v2"
 )
 
+// LogMode says which sessions of a listener get a line in the access log.
+type LogMode string
+
+// The modes of a listener's access_log.
+const (
+	LogOn       LogMode = "on"
+	LogOff      LogMode = "off"
+	LogNonempty LogMode = "nonempty" // none for a session of status 200 without a byte of its client
+)
+
+// Wants tells whether a session that ended with status, after its client had
+// sent received bytes, gets a line.
+func (m LogMode) Wants(status int, received uint64) bool {
+	switch m {
+	case LogOn:
+		return true
+	case LogNonempty:
+		return status != 200 || received > 0
+	}
+	return false
+}
+
 // Listener is one front, on one address or more.
 type Listener struct {
 	Name           string
-	Listen         []Address
-	ListenPos      []Position // one for each of Listen
+	Listen         []Address  // a port range is an address for each of its ports
+	ListenPos      []Position // one for each of Listen; those of a range are equal
 	Pool           string     // always set: an inline pool has the listener's name
 	Datapath       Datapath
 	ConnectTimeout time.Duration
@@ -130,11 +156,19 @@ type Listener struct {
 	TryTimeout     time.Duration // 0: no limit
 	ProxyAccept    bool
 	ProxySend      ProxyHeader
-	Allow, Deny    []netip.Prefix
+	Allow, Deny    []Rule
 	MaxConns       int
 	MaxConnsPerIP  int
-	Keepalive      time.Duration // 0: off
-	Backlog        int
-	AccessLog      bool
-	Pos            Position
+	// Keepalive is the idle time before the first probe; each tenth of it, and
+	// 1 s at least, another follows, and three in vain end the session. 0: off.
+	Keepalive       time.Duration
+	DeadPeer        time.Duration // how long sent bytes may go without an acknowledgement; 0: as long as the kernel tries
+	HalfClose       bool          // an end of stream leaves the other direction open
+	OnDatapathClose bool          // an edit that forbids a session's datapath, or its client, ends it
+	MaxAge          time.Duration // 0: none
+	UploadRate      int64         // bytes a second of one session, client to backend; 0: no limit
+	DownloadRate    int64         // backend to client
+	Backlog         int
+	AccessLog       LogMode
+	Pos             Position
 }

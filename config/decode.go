@@ -40,8 +40,8 @@ type field struct {
 // are refused as such, so that nobody takes them for mistyped.
 func notYet() []string {
 	return []string{
-		"bind", "check", "checks", "health_check", "methods", "broadcast", "nat", "proxy_bind", "proxy_ssl", "quic", "routes",
-		"slow_start", "sni", "source", "source_address", "ssl", "ssl_preread", "tls", "transparent", "udp",
+		"bind", "broadcast", "check", "checks", "connections", "health_check", "idempotent", "max_message", "methods",
+		"nat", "proxy_bind", "proxy_ssl", "quic", "retry", "routes", "sni", "source", "source_address", "srv", "ssl", "ssl_preread", "tls", "transparent", "udp",
 	}
 }
 
@@ -162,17 +162,26 @@ func orZero(zero string) string {
 
 // boolean reads true or on, false or off.
 func (d *decoder) boolean(p pair, into *bool) {
-	if p.value.kind == textKind {
-		switch strings.ToLower(p.value.text) {
-		case "true", "on":
-			*into = true
-			return
-		case "false", "off":
-			*into = false
-			return
-		}
+	on, ok := truth(p.value)
+	if !ok {
+		d.fail(p.value.pos, "%s is %s, must be on or off, or true or false", p.key, describe(p.value))
+		return
 	}
-	d.fail(p.value.pos, "%s is %s, must be on or off, or true or false", p.key, describe(p.value))
+	*into = on
+}
+
+// truth is what a scalar says if it is one of the four words.
+func truth(n *node) (on, ok bool) {
+	if n.kind != textKind {
+		return false, false
+	}
+	switch strings.ToLower(n.text) {
+	case "true", "on":
+		return true, true
+	case "false", "off":
+		return false, true
+	}
+	return false, false
 }
 
 // choice reads one of a few words.

@@ -19,6 +19,13 @@ func compare() cmp.Options {
 	}
 }
 
+func rulesOf(prefixes ...string) (all []Rule) {
+	for _, p := range prefixes {
+		all = append(all, Rule{Prefix: netip.MustParsePrefix(p)})
+	}
+	return all
+}
+
 func TestDefaults(t *testing.T) {
 	c, err := Load("f.yaml", []byte(`listeners: [{name: a, listen: ":80", backends: [10.0.0.1:1]}]`))
 	if err != nil {
@@ -29,6 +36,7 @@ func TestDefaults(t *testing.T) {
 		Stats:        Stats{Address: Address{Addr: netip.MustParseAddr("127.0.0.1"), Port: 9585}},
 		Log:          Log{Level: "info"},
 		DrainTimeout: 30 * time.Second,
+		Forward:      Forward{MaxFlows: 65536},
 		Pools: []*Pool{{
 			Name: "a", Balance: RoundRobin, TryEjected: true,
 			Backends: []Backend{{
@@ -39,7 +47,7 @@ func TestDefaults(t *testing.T) {
 		Listeners: []*Listener{{
 			Name: "a", Listen: []Address{{Addr: netip.IPv6Unspecified(), Any: true, Port: 80}}, Pool: "a",
 			Datapath: Auto, ConnectTimeout: 60 * time.Second, IdleTimeout: 10 * time.Minute,
-			ProxySend: ProxyOff, Backlog: 4096, AccessLog: true,
+			ProxySend: ProxyOff, HalfClose: true, Backlog: 4096, AccessLog: LogOn,
 		}},
 	}
 	if diff := cmp.Diff(want, c, compare()); diff != "" {
@@ -57,7 +65,7 @@ func TestEverything(t *testing.T) {
 	socket.Address = Address{Path: "/run/a.sock"}
 	drained = Backend{
 		Address: Address{Addr: netip.MustParseAddr("2001:db8::1"), Port: 1},
-		Weight:  65535, FailTimeout: time.Millisecond, MaxConns: 1, Backup: true, State: Drain,
+		Weight:  65535, FailTimeout: time.Millisecond, MaxConns: 1, Backup: true, State: Drain, SlowStart: 20 * time.Second,
 	}
 	downed.Address, downed.State = Address{Name: "host_a.example", Port: 1}, Down
 	want := &Config{
@@ -66,14 +74,16 @@ func TestEverything(t *testing.T) {
 		Stats:      Stats{Address: Address{Path: "/run/sluice.sock"}, Explicit: true},
 		Log:        Log{Level: "debug"},
 		EventLoops: 1024,
-		Pools:      []*Pool{{Name: "p 1", Balance: LeastConn, TryEjected: true, Backends: []Backend{socket, drained, downed}}},
+		Forward:    Forward{MaxFlows: 4194304, Ports: []PortRange{{20000, 29999}, {1024, 1025}}},
+		Pools:      []*Pool{{Name: "p 1", Balance: LeastConn, TryEjected: true, CloseAfter: 30 * time.Second, Backends: []Backend{socket, drained, downed}}},
 		Listeners: []*Listener{{
 			Name: "a", Listen: []Address{{Addr: netip.IPv6Unspecified(), Any: true, Port: 80}}, Pool: "p 1",
 			Datapath: Relay, ConnectTimeout: 1500 * time.Millisecond,
 			Tries: 2, TryTimeout: 3 * time.Second, ProxyAccept: true, ProxySend: ProxyV2,
-			Allow:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
-			Deny:     []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
-			MaxConns: 10, MaxConnsPerIP: 2, Keepalive: 30 * time.Second, Backlog: 1,
+			Allow:    rulesOf("10.0.0.0/8"),
+			Deny:     append(rulesOf("0.0.0.0/0", "::/0"), Rule{All: true}, Rule{Unix: true}),
+			MaxConns: 10, MaxConnsPerIP: 2, Keepalive: 30 * time.Second, DeadPeer: 90 * time.Second,
+			OnDatapathClose: true, MaxAge: time.Hour, UploadRate: 10 << 20, DownloadRate: 1000, Backlog: 1, AccessLog: LogNonempty,
 		}},
 	}
 	if diff := cmp.Diff(want, c, compare()); diff != "" {
@@ -103,7 +113,7 @@ func TestAnchors(t *testing.T) {
 	if b.Name != "b" || b.Pool != "two" || b.IdleTimeout != 0 || b.Listen[0].Path != "/run/b.sock" {
 		t.Errorf("merged listener: %+v", b)
 	}
-	want := []netip.Prefix{netip.MustParsePrefix("::/0"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.0.0.1/32")}
+	want := rulesOf("::/0", "10.0.0.0/8", "10.0.0.1/32")
 	if diff := cmp.Diff(want, a.Allow, compare()); diff != "" {
 		t.Error(diff)
 	}

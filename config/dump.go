@@ -4,7 +4,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ func (c *Config) Dump() []byte {
 	}
 	fmt.Fprintf(w, "log:\n  level: %s\n", c.Log.Level)
 	fmt.Fprintf(w, "drain_timeout: %s\nevent_loops: %d\n", short(c.DrainTimeout), c.EventLoops)
+	c.Forward.dump(w)
 	if len(c.Pools) > 0 {
 		fmt.Fprintln(w, "pools:")
 	}
@@ -42,45 +42,51 @@ func (c *Config) Dump() []byte {
 }
 
 func (p *Pool) dump(w *strings.Builder) {
-	ejected, remove := "fail", "drain"
+	ejected := "fail"
 	if p.TryEjected {
 		ejected = "try"
 	}
-	if p.CloseOnRemove {
+	remove := "drain"
+	switch {
+	case p.CloseOnRemove:
 		remove = "close"
+	case p.CloseAfter > 0:
+		remove = short(p.CloseAfter)
 	}
 	fmt.Fprintf(w, "  %s:\n    balance: %s\n    all_ejected: %s\n    on_remove: %s\n    backends:\n",
 		scalar(p.Name), p.Balance, ejected, remove)
 	for _, b := range p.Backends {
 		fmt.Fprintf(w, "      - address: %s\n        weight: %d\n        max_fails: %d\n        fail_timeout: %s\n"+
-			"        max_conns: %d\n        backup: %t\n        state: %s\n",
-			scalar(b.Address.String()), b.Weight, b.MaxFails, short(b.FailTimeout), b.MaxConns, b.Backup, b.State)
+			"        max_conns: %d\n        backup: %t\n        state: %s\n        slow_start: %s\n",
+			scalar(b.Address.String()), b.Weight, b.MaxFails, short(b.FailTimeout), b.MaxConns, b.Backup, b.State, short(b.SlowStart))
 	}
 }
 
 func (l *Listener) dump(w *strings.Builder) {
 	fmt.Fprintf(w, "  - name: %s\n    listen:\n", scalar(l.Name))
-	for _, a := range l.Listen {
-		fmt.Fprintf(w, "      - %s\n", scalar(a.String()))
+	for _, front := range l.Fronts() {
+		fmt.Fprintf(w, "      - %s\n", scalar(front))
 	}
 	fmt.Fprintf(w, "    protocol: tcp\n    pool: %s\n    datapath: %s\n    connect_timeout: %s\n    idle_timeout: %s\n",
 		scalar(l.Pool), l.Datapath, short(l.ConnectTimeout), short(l.IdleTimeout))
 	fmt.Fprintf(w, "    next_upstream:\n      tries: %d\n      timeout: %s\n", l.Tries, short(l.TryTimeout))
 	fmt.Fprintf(w, "    proxy_protocol:\n      accept: %t\n      send: %s\n", l.ProxyAccept, l.ProxySend)
-	fmt.Fprintf(w, "    allow: %s\n    deny: %s\n", prefixList(l.Allow), prefixList(l.Deny))
-	fmt.Fprintf(w, "    max_conns: %d\n    max_conns_per_ip: %d\n    keepalive: %s\n    backlog: %d\n",
-		l.MaxConns, l.MaxConnsPerIP, short(l.Keepalive), l.Backlog)
-	onOff := "off"
-	if l.AccessLog {
-		onOff = "on"
+	fmt.Fprintf(w, "    allow: %s\n    deny: %s\n", ruleList(l.Allow), ruleList(l.Deny))
+	fmt.Fprintf(w, "    max_conns: %d\n    max_conns_per_ip: %d\n    keepalive: %s\n    dead_peer: %s\n",
+		l.MaxConns, l.MaxConnsPerIP, short(l.Keepalive), short(l.DeadPeer))
+	onDatapath := "keep"
+	if l.OnDatapathClose {
+		onDatapath = "close"
 	}
-	fmt.Fprintf(w, "    access_log: %s\n", onOff)
+	fmt.Fprintf(w, "    half_close: %t\n    on_datapath: %s\n    max_age: %s\n    upload_rate: %s\n    download_rate: %s\n",
+		l.HalfClose, onDatapath, short(l.MaxAge), rate(l.UploadRate), rate(l.DownloadRate))
+	fmt.Fprintf(w, "    backlog: %d\n    access_log: %s\n", l.Backlog, l.AccessLog)
 }
 
-func prefixList(all []netip.Prefix) string {
+func ruleList(all []Rule) string {
 	words := make([]string, len(all))
-	for i, p := range all {
-		words[i] = scalar(p.String())
+	for i, r := range all {
+		words[i] = scalar(r.String())
 	}
 	return "[" + strings.Join(words, ", ") + "]"
 }
@@ -154,6 +160,7 @@ func (c *Config) bare() *Config {
 	b := *c
 	b.File = ""
 	b.Stats.Explicit, b.Stats.Pos = false, Position{}
+	b.Forward.Pos = Position{}
 	if c.AccessLog != nil {
 		b.AccessLog = &AccessLog{Path: c.AccessLog.Path, Format: c.AccessLog.Format}
 	}

@@ -80,7 +80,7 @@ func load(data []byte) (*Config, []problem) {
 	d := &decoder{bad: conv.bad}
 	c := d.root(root)
 	if d.visited > maxValues || conv.merged > maxValues {
-		return nil, []problem{{Position{1, 1}, fmt.Sprintf("more than %d values with all aliases expanded, must be fewer", maxValues)}}
+		return nil, []problem{{Position{1, 1}, fmt.Sprintf("more than %d values with all aliases and port ranges expanded, must be fewer", maxValues)}}
 	}
 	return c, d.bad
 }
@@ -91,6 +91,7 @@ func (d *decoder) root(n *node) *Config {
 		Stats:        Stats{Address: defaultStats(), Pos: Position{1, 1}},
 		Log:          Log{Level: DefaultLogLevel},
 		DrainTimeout: DefaultDrainTimeout,
+		Forward:      Forward{MaxFlows: DefaultMaxFlows, Pos: Position{1, 1}},
 	}
 	listenersAt := Position{1, 1}
 	var inline []inlinePool
@@ -98,6 +99,7 @@ func (d *decoder) root(n *node) *Config {
 	d.fields(n, "the file", []field{
 		{"access_log", func(p pair) { c.AccessLog = d.accessLog(p) }},
 		{"stats", func(p pair) { d.stats(p, &c.Stats) }},
+		{"forward", func(p pair) { d.forward(p, &c.Forward) }},
 		{"log", func(p pair) {
 			d.fields(p.value, "log", []field{
 				{"level", func(p pair) { choice(d, p, &c.Log.Level, "trace", "debug", "info", "warn", "error") }},

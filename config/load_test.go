@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the messages of the bad files as 
 // Each testdata/bad/NAME.yaml has its exact messages in NAME.txt.
 func TestLoadBad(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
-	if err != nil || len(files) < 45 {
+	if err != nil || len(files) < 100 {
 		t.Fatalf("%d bad files, %v", len(files), err)
 	}
 	for _, path := range files {
@@ -52,14 +52,19 @@ func TestLoadBad(t *testing.T) {
 	}
 }
 
-// Each good file loads, and its dump gives the same configuration and dump.
+// Each good file and each example loads, and its dump gives the same configuration and
+// dump.
 func TestDumpRoundTrip(t *testing.T) {
 	files, err := filepath.Glob("testdata/good/*")
-	if err != nil || len(files) < 5 {
+	if err != nil || len(files) < 6 {
 		t.Fatalf("%d good files, %v", len(files), err)
 	}
-	for _, path := range files {
-		t.Run(filepath.Base(path), func(t *testing.T) {
+	examples, err := filepath.Glob("../examples/*/backends.yaml")
+	if err != nil || len(examples) < 2 {
+		t.Fatalf("%d examples, %v", len(examples), err)
+	}
+	for _, path := range append(files, examples...) {
+		t.Run(path, func(t *testing.T) {
 			c, err := ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -109,7 +114,7 @@ func TestAliasBomb(t *testing.T) {
 		b.WriteString("  p" + strings.Repeat("x", i%200) + string(rune('a'+i/200)) + ": {backends: *l}\n")
 	}
 	_, err := Load("f", []byte(b.String()))
-	if err == nil || err.Error() != "f:1:1: more than 262144 values with all aliases expanded, must be fewer" {
+	if err == nil || err.Error() != "f:1:1: more than 262144 values with all aliases and port ranges expanded, must be fewer" {
 		t.Errorf("%.200v", err)
 	}
 }

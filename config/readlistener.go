@@ -4,7 +4,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 )
@@ -22,11 +21,17 @@ const (
 	maxKeepalive = 32767 * time.Second
 )
 
+// The kernel takes TCP_USER_TIMEOUT as an int of milliseconds.
+const (
+	minDeadPeer = time.Millisecond
+	maxDeadPeer = 596 * time.Hour
+)
+
 // listener reads one listener, and the pool that it brings along, or nil.
 func (d *decoder) listener(n *node) (*Listener, *Pool) {
 	l := &Listener{
 		Datapath: Auto, ConnectTimeout: DefaultConnectTimeout, IdleTimeout: DefaultIdleTimeout,
-		ProxySend: ProxyOff, Backlog: DefaultBacklog, AccessLog: true, Pos: n.pos,
+		ProxySend: ProxyOff, HalfClose: true, Backlog: DefaultBacklog, AccessLog: LogOn, Pos: n.pos,
 	}
 	what := "a listener"
 	if p := n.get("name"); p != nil {
@@ -67,11 +72,11 @@ func (d *decoder) listenerOptions(l *Listener) []field {
 	return []field{
 		{"protocol", d.protocol},
 		{"datapath", func(p pair) {
-			if p.value.kind == textKind && p.value.text == string(NAT) {
-				d.fail(p.value.pos, `datapath "nat" is not supported yet, must be one of auto, splice, relay`)
+			if v := p.value; v.kind == textKind && v.text == string(NAT) {
+				d.fail(v.pos, "datapath %q is not supported yet, must be one of auto, offload, splice, relay", v.text)
 				return
 			}
-			choice(d, p, &l.Datapath, Auto, Splice, Relay)
+			choice(d, p, &l.Datapath, Auto, Offload, Splice, Relay)
 		}},
 		{"connect_timeout", func(p pair) { d.duration(p, "", 1, maxDuration, &l.ConnectTimeout) }},
 		{"idle_timeout", func(p pair) { d.duration(p, "no limit", 1, maxDuration, &l.IdleTimeout) }},
@@ -93,13 +98,23 @@ func (d *decoder) listenerOptions(l *Listener) []field {
 				}},
 			})
 		}},
-		{"allow", func(p pair) { l.Allow = d.prefixes(p) }},
-		{"deny", func(p pair) { l.Deny = d.prefixes(p) }},
+		{"allow", func(p pair) { l.Allow = d.rules(p) }},
+		{"deny", func(p pair) { l.Deny = d.rules(p) }},
 		{"max_conns", func(p pair) { d.integer(p, 0, maxInt, &l.MaxConns) }},
 		{"max_conns_per_ip", func(p pair) { d.integer(p, 0, maxInt, &l.MaxConnsPerIP) }},
 		{"keepalive", func(p pair) { d.duration(p, "none", minKeepalive, maxKeepalive, &l.Keepalive) }},
+		{"dead_peer", func(p pair) { d.duration(p, "as long as the kernel tries", minDeadPeer, maxDeadPeer, &l.DeadPeer) }},
+		{"half_close", func(p pair) { d.boolean(p, &l.HalfClose) }},
+		{"on_datapath", func(p pair) {
+			word := "keep"
+			choice(d, p, &word, "keep", "close")
+			l.OnDatapathClose = word == "close"
+		}},
+		{"max_age", func(p pair) { d.duration(p, "no limit", 1, maxDuration, &l.MaxAge) }},
+		{"upload_rate", func(p pair) { d.rate(p, &l.UploadRate) }},
+		{"download_rate", func(p pair) { d.rate(p, &l.DownloadRate) }},
 		{"backlog", func(p pair) { d.integer(p, 1, maxInt, &l.Backlog) }},
-		{"access_log", func(p pair) { d.boolean(p, &l.AccessLog) }},
+		{"access_log", func(p pair) { d.logMode(p, &l.AccessLog) }},
 	}
 }
 
@@ -135,19 +150,25 @@ func (d *decoder) protocol(p pair) {
 
 // listen reads one address or a list of them.
 func (d *decoder) listen(p pair, l *Listener) {
-	const must = "ip:port, [ip6]:port, :port or unix:/path"
+	const must = listenForms
 	one := func(n *node) {
 		s, ok := d.text(n, "listen address", must)
 		if !ok {
 			return
 		}
-		a, err := ParseListen(s)
+		fronts, err := ParseFronts(s)
 		if err != nil {
 			d.fail(n.pos, "listen address %s: %v", quote(s), err)
 			return
 		}
-		l.Listen = append(l.Listen, a)
-		l.ListenPos = append(l.ListenPos, n.pos)
+		d.visited += len(fronts) - 1
+		if d.visited > maxValues {
+			return
+		}
+		for _, a := range fronts {
+			l.Listen = append(l.Listen, a)
+			l.ListenPos = append(l.ListenPos, n.pos)
+		}
 	}
 	if p.value.kind != listKind {
 		one(p.value)
@@ -159,21 +180,37 @@ func (d *decoder) listen(p pair, l *Listener) {
 	d.list(p, "addresses", one)
 }
 
-// prefixes reads a list of CIDRs.
-func (d *decoder) prefixes(p pair) (all []netip.Prefix) {
+// rules reads a list of CIDRs, all and unix.
+func (d *decoder) rules(p pair) (all []Rule) {
 	d.list(p, "CIDRs", func(n *node) {
-		s, ok := d.text(n, p.key, "a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address")
+		s, ok := d.text(n, p.key, ruleForms)
 		if !ok {
 			return
 		}
-		prefix, err := parsePrefix(s)
+		rule, err := parseRule(s)
 		if err != nil {
 			d.fail(n.pos, "%s %v", p.key, err)
 			return
 		}
-		all = append(all, prefix)
+		all = append(all, rule)
 	})
 	return all
+}
+
+// logMode reads which sessions get a line: on, off (which some write as true
+// and false) or nonempty.
+func (d *decoder) logMode(p pair, into *LogMode) {
+	on, ok := truth(p.value)
+	switch {
+	case ok && on:
+		*into = LogOn
+	case ok:
+		*into = LogOff
+	case p.value.kind == textKind && p.value.text == string(LogNonempty):
+		*into = LogNonempty
+	default:
+		d.fail(p.value.pos, "%s is %s, must be on, off or nonempty", p.key, describe(p.value))
+	}
 }
 
 // format reads and checks the access log's format.

@@ -68,18 +68,36 @@ func newPool(name string, at Position) *Pool {
 func (d *decoder) pool(p pair) *Pool {
 	pool := newPool(p.key, p.keyPos)
 	what := "pool " + quote(p.key)
-	ejected, remove := "try", "drain"
+	ejected := "try"
 	d.fields(p.value, what, []field{
 		{"balance", func(p pair) { choice(d, p, &pool.Balance, RoundRobin, LeastConn, RandomTwo, Hash) }},
 		{"all_ejected", func(p pair) { choice(d, p, &ejected, "try", "fail") }},
-		{"on_remove", func(p pair) { choice(d, p, &remove, "drain", "close") }},
+		{"on_remove", func(p pair) { d.onRemove(p, pool) }},
 		{"backends", func(p pair) { d.backends(p, pool) }},
 	})
-	pool.TryEjected, pool.CloseOnRemove = ejected == "try", remove == "close"
+	pool.TryEjected = ejected == "try"
 	if (p.value.kind == nullKind || p.value.kind == mapKind) && !p.value.has("backends") {
 		d.fail(p.keyPos, "%s has no backends, must have one at least", what)
 	}
 	return pool
+}
+
+// onRemove reads a word, or how long to drain before what is left is closed.
+func (d *decoder) onRemove(p pair, pool *Pool) {
+	const must = "drain, close, or a duration to drain for such as 30s"
+	s, ok := d.text(p.value, p.key, must)
+	if !ok {
+		return
+	}
+	pool.CloseOnRemove, pool.CloseAfter = s == "close", 0
+	if s == "drain" || s == "close" {
+		return
+	}
+	if _, err := time.ParseDuration(s); err != nil {
+		d.fail(p.value.pos, "%s is %s, must be %s", p.key, quote(s), must)
+		return
+	}
+	d.duration(p, "", 1, maxDuration, &pool.CloseAfter)
 }
 
 // backends reads a list of backends in short and long form into a pool.
@@ -109,8 +127,7 @@ func (d *decoder) backend(n *node) (b Backend, at Position, ok bool) {
 	b = Backend{Weight: DefaultWeight, MaxFails: DefaultMaxFails, FailTimeout: DefaultFailTimeout, State: Up, Pos: n.pos}
 	address := func(n *node) {
 		at = n.pos
-		const must = "ip:port, [ip6]:port, name:port or unix:/path"
-		s, is := d.text(n, "backend address", must)
+		s, is := d.text(n, "backend address", backendForms)
 		if !is {
 			return
 		}
@@ -119,7 +136,7 @@ func (d *decoder) backend(n *node) (b Backend, at Position, ok bool) {
 			d.fail(n.pos, "backend address %s: %v", quote(s), err)
 			return
 		}
-		b.Address, ok = a, true
+		b.Address, b.Pos, ok = a, n.pos, true
 	}
 	if n.kind == textKind || n.kind == nullKind || n.kind == listKind {
 		address(n)
@@ -133,9 +150,10 @@ func (d *decoder) backend(n *node) (b Backend, at Position, ok bool) {
 		{"max_conns", func(p pair) { d.integer(p, 0, maxInt, &b.MaxConns) }},
 		{"backup", func(p pair) { d.boolean(p, &b.Backup) }},
 		{"state", func(p pair) { choice(d, p, &b.State, Up, Drain, Down) }},
+		{"slow_start", func(p pair) { d.duration(p, "its share at once", 1, maxDuration, &b.SlowStart) }},
 	})
-	if !n.has("address") {
-		d.fail(n.pos, "a backend has no address, must have ip:port, [ip6]:port, name:port or unix:/path")
+	if !n.has("address") && !n.has("srv") {
+		d.fail(n.pos, "a backend has no address, must have "+backendForms)
 	}
 	return b, at, ok
 }
