@@ -14,11 +14,15 @@ func (p *Pool) Connected(b *Backend, took time.Duration, now time.Time) {
 	b.observe(took)
 	var events []Event
 	if b.accessed < b.checked || b.trial {
+		if b.struck() && b.ordered() {
+			p.closeWindow() // it is in the order again
+		}
 		b.fails = 0
 		b.trial = false
 		if b.out {
 			b.out = false
-			events = append(events, Event{Back, p.name, b.Addr.String()})
+			events = append(events, Event{Kind: Back, Pool: p.name, Backend: b.Addr.String()})
+			p.arrivals(now)
 		}
 	}
 	p.mu.Unlock()
@@ -26,19 +30,28 @@ func (p *Pool) Connected(b *Backend, took time.Duration, now time.Time) {
 }
 
 // Failed says that an attempt was refused, found the backend unreachable or
-// timed out, and gives the backend back.
-func (p *Pool) Failed(b *Backend, now time.Time) {
+// timed out, and gives the backend back. why is the failure in words, for the
+// events that it causes now or later.
+func (p *Pool) Failed(b *Backend, why string, now time.Time) {
 	p.mu.Lock()
 	b.failed++
+	b.why = why
 	var events []Event
 	if !p.single || b.removed {
 		if b.strike(now) {
-			events = append(events, Event{Ejected, p.name, b.Addr.String()})
+			events = append(events, b.failure(Ejected))
 		}
+	}
+	if p.single || b.spec.MaxFails == 0 {
+		events = append(events, b.failure(Failure))
 	}
 	p.giveBack(b)
 	p.mu.Unlock()
 	p.tell(events)
+}
+
+func (b *Backend) failure(k EventKind) Event {
+	return Event{Kind: k, Pool: b.pool.name, Backend: b.Addr.String(), Why: b.why}
 }
 
 // strike is nginx's accounting of a failure. It says whether that has just
@@ -58,6 +71,7 @@ func (b *Backend) strike(now time.Time) (ejected bool) {
 		return false
 	}
 	b.out = true
+	p.arrivals(now)
 	return true
 }
 
@@ -70,6 +84,7 @@ func (p *Pool) Release(b *Backend, _ time.Time) {
 }
 
 func (p *Pool) giveBack(b *Backend) {
+	p.left++
 	b.conns--
 	if b.removed && b.conns <= 0 {
 		p.forget(b)
@@ -86,8 +101,14 @@ func (p *Pool) forget(b *Backend) {
 	}
 }
 
+// arrivals looks in both lists for who has come or gone.
+func (p *Pool) arrivals(now time.Time) {
+	p.primary.arrivals(now)
+	p.backup.arrivals(now)
+}
+
 // SetFailing is the verdict of the active checks on a backend.
-func (p *Pool) SetFailing(b *Backend, failing bool) {
+func (p *Pool) SetFailing(b *Backend, failing bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if b.failing == failing {
@@ -97,6 +118,7 @@ func (p *Pool) SetFailing(b *Backend, failing bool) {
 		p.closeWindow() // Tick or the next pick reopens it if that can be
 	}
 	b.failing = failing
+	p.arrivals(now)
 }
 
 // ordered says that the primaries' order depends on the backend.

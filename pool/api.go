@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -25,7 +26,8 @@ type Spec struct {
 	FailTimeout time.Duration
 	MaxConns    int // 0: no limit
 	Backup      bool
-	State       config.State // empty: up
+	State       config.State  // empty: up
+	SlowStart   time.Duration // how long it climbs to its share when it comes (back); 0: it has it at once
 }
 
 // EventKind says what happened to a backend or a pool.
@@ -36,6 +38,7 @@ const (
 	Ejected EventKind = iota // a backend has just had max_fails failures
 	Back                     // an ejected backend is in again
 	NoLive                   // nobody could be picked; Backend is empty
+	Failure                  // an attempt failed at a backend that is never ejected
 )
 
 // String is the event as the log words it.
@@ -45,16 +48,20 @@ func (k EventKind) String() string {
 		return "backend ejected"
 	case Back:
 		return "backend back"
+	case Failure:
+		return "attempt failed"
 	}
 	return "no live backend"
 }
 
 // Event is told to the function given to New. A backend that stays ejected
-// because its probes fail is told once; NoLive is told for each pick in vain.
+// because its probes fail is told once; NoLive is told for each pick in vain,
+// Failure for each attempt.
 type Event struct {
 	Kind    EventKind
 	Pool    string
 	Backend string // its address
+	Why     string // of Ejected and Failure: how the last attempt failed
 }
 
 // Pool is a named group of backends with one balancing rule. All methods may
@@ -63,18 +70,20 @@ type Pool struct {
 	name    string
 	onEvent func(Event)
 
-	applying sync.Mutex // one Apply at a time; guards tables
-	tables   tableCache
+	newTable func([]tableEntry) *maglev // newMaglev, but in tests
 
 	mu       sync.Mutex
 	opts     Options
+	specs    []Spec
 	primary  list
 	backup   list
 	byID     map[uint32]*Backend // current backends
 	aside    []*Backend          // removed, with live sessions, oldest first
+	retired  bool                // all are removed, and picked all the same
 	tries    int
 	single   bool // one primary and no backup: nginx never ejects it
 	stamp    uint64
+	left     uint64 // sessions and attempts that were given back
 	win      window
 	random   func(n int64) int64 // in [0, n)
 	start    time.Time           // of the whole-second clock
@@ -86,6 +95,7 @@ type list struct {
 	all    []*Backend
 	ranges []weightRange // of those that are up, for random_two
 	total  int64         // their weights
+	slow   []*Backend    // those in slow start
 	table  *maglev       // nil unless balance is hash
 	member []*Backend    // what the table's numbers mean
 }
@@ -100,13 +110,15 @@ func New(name string, board Board, onEvent func(Event)) *Pool {
 		byID:    map[uint32]*Backend{},
 		win:     window{board: board},
 		random:  rand.Int64N,
+
+		newTable: newMaglev,
 	}
 }
 
 // Name is the pool's name in the file.
 func (p *Pool) Name() string { return p.name }
 
-// Options are those of the last Apply.
+// Options are those of the last Commit.
 func (p *Pool) Options() Options {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,6 +138,9 @@ func (p *Pool) Tries() int {
 func (p *Pool) Backends() []*Backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.retired {
+		return append([]*Backend(nil), p.aside...)
+	}
 	out := make([]*Backend, 0, len(p.primary.all)+len(p.backup.all)+len(p.aside))
 	out = append(out, p.primary.all...)
 	out = append(out, p.backup.all...)
@@ -133,7 +148,8 @@ func (p *Pool) Backends() []*Backend {
 }
 
 // Tick is housekeeping, about once a second while there are sessions: it
-// reopens the window once the pool is steady again.
+// reopens the window once the pool is steady again. A window's end isn't its
+// business: the board and each pick keep to it by themselves.
 func (p *Pool) Tick(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,6 +177,16 @@ func (p *Pool) seconds(now time.Time) int64 {
 		sec-- // round down, also before the start
 	}
 	return p.start.Unix() + sec
+}
+
+// begins is when the clock of seconds comes to sec, the zero time for never: a
+// backend can be out for longer than a time.Duration holds.
+func (p *Pool) begins(sec int64) time.Time {
+	left := sec - p.start.Unix()
+	if sec == math.MaxInt64 || left > math.MaxInt64/int64(time.Second) {
+		return time.Time{}
+	}
+	return p.start.Add(time.Duration(left)*time.Second - time.Duration(p.start.Nanosecond()))
 }
 
 func (p *Pool) tell(events []Event) {

@@ -4,6 +4,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,7 +99,7 @@ func TestRemovedAndPutBack(t *testing.T) {
 	if again := p.Apply(Options{}, letters(1, 1, 1)[2:], t0); len(again) != 0 {
 		t.Errorf("removed a second time: %v", again)
 	}
-	p.Failed(b, t0) // its last one: forgotten
+	p.Failed(b, "refused", t0) // its last one: forgotten
 	p.Apply(Options{}, letters(1, 1, 1), t0)
 	now := p.Backends()
 	if len(now) != 3 || now[0] != a {
@@ -151,5 +152,82 @@ func TestBackendNumbersAreUniqueOverPools(t *testing.T) {
 			}
 			seen[b.ID] = true
 		}
+	}
+}
+
+// What is slow about an edit is done before Commit, which the event loops wait
+// for: counted in tables, whatever the edit changes.
+func TestCommitFillsNoTable(t *testing.T) {
+	built := 0
+	p := New("test", nil, nil)
+	p.newTable = func(e []tableEntry) *maglev {
+		built++
+		return newMaglev(e)
+	}
+	specs := equal(1000)
+	specs[999].Backup = true
+	other, heavier := equal(1001), equal(1001)
+	heavier[3].Weight = 2
+	hash := Options{Balance: config.Hash}
+	for _, c := range []struct {
+		name   string
+		o      Options
+		specs  []Spec
+		tables int
+	}{
+		{"at first", hash, specs, 2},
+		{"again", hash, specs, 0},
+		{"another option", Options{Balance: config.Hash, TryEjected: true}, specs, 0},
+		{"more of them", hash, other, 1},
+		{"other weights", hash, heavier, 1},
+		{"round robin", Options{}, heavier, 0},
+		{"nobody", hash, nil, 0},
+	} {
+		built = 0
+		next := p.Prepare(c.o, c.specs)
+		if built != c.tables {
+			t.Errorf("%s: prepared with %d tables, want %d", c.name, built, c.tables)
+		}
+		if got := p.Options(); c.name != "again" && got == next.opts && slices.Equal(p.specs, next.specs) {
+			t.Errorf("%s: in force before it is committed", c.name)
+		}
+		built = 0
+		p.Commit(next, t0)
+		if built != 0 {
+			t.Errorf("%s: Commit filled %d tables", c.name, built)
+		}
+		if p.Options() != next.opts || len(p.Backends()) != len(c.specs) {
+			t.Errorf("%s: not in force", c.name)
+		}
+	}
+	// What was prepared before another edit is right all the same.
+	early := p.Prepare(hash, specs)
+	p.Apply(hash, other, t0)
+	p.Commit(early, t0)
+	for i := range 100 {
+		if b := p.Pick(&State{Key: client(i)}, t0); b == nil || b.spec.Backup {
+			t.Fatal("no pick by the tables that were prepared early")
+		}
+	}
+}
+
+// An edit of something else doesn't disturb a pool.
+func TestCommitOfTheSameLeavesAlone(t *testing.T) {
+	board := &fakeBoard{}
+	p, _ := newPool(t, board, Options{}, letters(5, 1, 1))
+	got := serveN(p, 3, t0)
+	for range 3 {
+		if removed := p.Apply(Options{}, letters(5, 1, 1), t0); removed != nil {
+			t.Errorf("removed %v", removed)
+		}
+	}
+	if board.opened != 1 {
+		t.Errorf("%d windows for nothing new", board.opened)
+	}
+	want(t, "the sequence", got+" "+serveN(p, 4, t0), "a a b a c a a")
+	p.Retire(t0)
+	p.Apply(Options{}, letters(5, 1, 1), t0)
+	if !board.isOpen() || p.Backends()[0].Snapshot(t0).State != "up" {
+		t.Error("put back as it was: still retired")
 	}
 }

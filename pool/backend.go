@@ -22,9 +22,11 @@ type Backend struct {
 	spec        Spec
 	up          bool // the file wants sessions on it, and its name is resolved
 	removed     bool
-	failing     bool  // its active check says so
-	out         bool  // told as ejected, not yet as back
-	trial       bool  // tried as a last resort since it was ejected
+	failing     bool // its active check says so
+	out         bool // told as ejected, not yet as back
+	trial       bool // tried as a last resort since it was ejected
+	wasLive     bool // live when list.arrivals last looked
+	slow        slowStart
 	failTimeout int64 // whole seconds
 
 	// nginx's, by nginx's names.
@@ -36,6 +38,7 @@ type Backend struct {
 	mark       uint64 // equals pool.stamp: the session that picks has tried it
 
 	total, failed  uint64
+	why            string // how the last attempt failed
 	connectSeconds float64
 	connectBuckets [len(connectBounds)]uint64
 }
@@ -80,6 +83,7 @@ func (b *Backend) configure(s Spec) {
 	case b.weight == 0 || b.spec.Backup != s.Backup: // new, or new in this list
 		b.currentWeight, b.lastWeight = 0, 0
 		b.effectiveWeight = weight
+		b.wasLive = false
 	case b.weight != weight:
 		b.currentWeight = b.currentWeight * weight / b.weight
 		b.lastWeight = b.lastWeight * weight / b.weight
@@ -93,7 +97,10 @@ func (b *Backend) configure(s Spec) {
 	b.removed = false
 	// nginx knows whole seconds only; a fraction rounds up, so that no backend
 	// is out for less than the file says.
-	b.failTimeout = int64((s.FailTimeout + time.Second - 1) / time.Second)
+	b.failTimeout = int64(s.FailTimeout / time.Second)
+	if s.FailTimeout%time.Second > 0 {
+		b.failTimeout++
+	}
 }
 
 // down is nginx's "down": it isn't counted as a possible attempt either.
@@ -113,14 +120,18 @@ func (b *Backend) full() bool {
 	return b.spec.MaxConns > 0 && b.conns >= int64(b.spec.MaxConns)
 }
 
-// possible is what even a last resort has to be.
-func (b *Backend) possible() bool {
-	return b.up && !b.removed && b.mark != b.pool.stamp && !b.full()
+// wanted says that the file wants sessions on the backend and that the one that
+// picks hasn't tried it.
+func (b *Backend) wanted() bool {
+	return b.up && (!b.removed || b.pool.retired) && b.mark != b.pool.stamp
 }
 
-func (b *Backend) eligible(sec int64) bool {
-	return b.possible() && !b.failing && !b.ejected(sec)
-}
+// possible is what even a last resort has to be.
+func (b *Backend) possible() bool { return b.wanted() && !b.full() }
+
+func (b *Backend) healthy(sec int64) bool { return !b.failing && !b.ejected(sec) }
+
+func (b *Backend) eligible(sec int64) bool { return b.possible() && b.healthy(sec) }
 
 // climb is the part of nginx's pick that each eligible backend takes part in:
 // it returns what the backend adds to the total.

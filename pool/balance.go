@@ -10,7 +10,7 @@ func roundRobin(l *list, sec int64) *Backend {
 	var best *Backend
 	var total int64
 	for _, b := range l.all {
-		if !b.eligible(sec) {
+		if !b.ready(sec) {
 			continue
 		}
 		total += b.climb()
@@ -31,7 +31,7 @@ func leastConn(l *list, sec int64) *Backend {
 	var first int
 	var many bool
 	for i, b := range l.all {
-		if !b.eligible(sec) {
+		if !b.ready(sec) {
 			continue
 		}
 		if best == nil {
@@ -50,7 +50,7 @@ func leastConn(l *list, sec int64) *Backend {
 	}
 	var total int64
 	for _, b := range l.all[first:] {
-		if !b.eligible(sec) || b.conns*best.weight != best.conns*b.weight {
+		if !b.ready(sec) || b.conns*best.weight != best.conns*b.weight {
 			continue
 		}
 		total += b.climb()
@@ -71,7 +71,7 @@ type weightRange struct {
 // randomDraws is nginx's limit, after which round robin decides.
 const randomDraws = 20
 
-// randomTwo draws two different eligible backends by weight and takes the one
+// randomTwo draws two different backends that are ready by weight and takes the one
 // with fewer sessions by weight, as nginx's `random two`.
 func (p *Pool) randomTwo(l *list, sec int64) *Backend {
 	if len(l.ranges) < 2 {
@@ -80,7 +80,7 @@ func (p *Pool) randomTwo(l *list, sec int64) *Backend {
 	var first *Backend
 	for range randomDraws {
 		b := l.draw(p.random(l.total))
-		if b == first || !b.eligible(sec) {
+		if b == first || !b.ready(sec) {
 			continue
 		}
 		if first == nil {

@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -14,7 +15,7 @@ func fail(t *testing.T, p *Pool, l string, now time.Time) {
 	b := p.Pick(&State{}, now)
 	want(t, "attempt that is to fail", letter(b), l)
 	if b != nil {
-		p.Failed(b, now)
+		p.Failed(b, "refused", now)
 	}
 }
 
@@ -36,7 +37,7 @@ func TestEjectionTimeline(t *testing.T) {
 			probe = p.Pick(&State{}, at)
 		}
 		want(t, "one probe only", serveN(p, 4, at), "b b b b")
-		p.Failed(probe, at)
+		p.Failed(probe, "refused", at)
 		want(t, "a failed probe is no news", events.take(), "")
 		want(t, "out again", serveN(p, 2, after(20*time.Second)), "b b")
 
@@ -66,10 +67,10 @@ func TestSuccessSoonAfterAFailureDoesNotClearIt(t *testing.T) {
 
 func TestALonePrimaryIsNeverEjected(t *testing.T) {
 	p, events := newPool(t, &fakeBoard{}, Options{}, letters(1))
-	for range 5 {
+	for range 3 {
 		fail(t, p, "a", t0)
+		want(t, "events", events.take(), "attempt failed 198.18.0.0:1000")
 	}
-	want(t, "events", events.take(), "")
 	want(t, "state", p.Backends()[0].Snapshot(t0).State, "up")
 
 	p.Apply(Options{}, letters(1, 1), t0)
@@ -82,11 +83,48 @@ func TestALonePrimaryIsNeverEjected(t *testing.T) {
 	want(t, "with a backup it is", serveN(p, 2, t0), "b b")
 }
 
+// TestWhyIsTold: who is ejected, or has failed without being ejected for it, is
+// told with how its last attempt failed.
+func TestWhyIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		maxFails int
+		others   int
+		want     string
+	}{
+		"ejected":                  {2, 1, "backend ejected 198.18.0.0:1000: second"},
+		"never ejected":            {0, 1, "attempt failed 198.18.0.0:1000: first; attempt failed 198.18.0.0:1000: second"},
+		"alone":                    {2, 0, "attempt failed 198.18.0.0:1000: first; attempt failed 198.18.0.0:1000: second"},
+		"not enough to be put out": {3, 1, ""},
+	} {
+		var told []string
+		p := New("test", nil, func(e Event) { told = append(told, e.Kind.String()+" "+e.Backend+": "+e.Why) })
+		specs := letters(1, 1)[:1+c.others]
+		specs[0].MaxFails = c.maxFails
+		p.Apply(Options{}, specs, t0)
+		a := p.Backends()[0]
+		first, second := &State{}, &State{}
+		for _, s := range []*State{first, second} {
+			for p.Pick(s, t0) != a {
+				*s = State{}
+			}
+		}
+		p.Failed(a, "first", t0)
+		p.Failed(a, "second", t0)
+		want(t, name, strings.Join(told, "; "), c.want)
+		if c.others == 0 {
+			told = nil
+			p.Apply(Options{}, letters(1, 1), t0) // now it is held against it
+			p.Failed(a, "third", t0)
+			want(t, name+", later", strings.Join(told, "; "), "backend ejected 198.18.0.0:1000: third")
+		}
+	}
+}
+
 func TestAllEjectedFail(t *testing.T) {
 	p, events := newPool(t, &fakeBoard{}, Options{}, letters(1, 1))
 	s := &State{}
 	for range 2 {
-		p.Failed(p.Pick(s, t0), t0)
+		p.Failed(p.Pick(s, t0), "refused", t0)
 	}
 	events.take()
 	for range 2 {
@@ -108,7 +146,7 @@ func TestAllEjectedTry(t *testing.T) {
 			b := p.Pick(s, t0)
 			got += letter(b)
 			if b != nil {
-				p.Failed(b, t0)
+				p.Failed(b, "refused", t0)
 			}
 		}
 		if got != expect {
@@ -124,7 +162,7 @@ func TestAllEjectedTry(t *testing.T) {
 	s := &State{}
 	c := p.Pick(s, t0)
 	want(t, "eligible backup", letter(c), "c")
-	p.Failed(c, t0)
+	p.Failed(c, "refused", t0)
 	b := p.Pick(s, t0)
 	want(t, "then a last resort", letter(b), "b")
 	p.Connected(b, 0, t0)
@@ -136,13 +174,13 @@ func TestLastResortsGoByWeight(t *testing.T) {
 	p, _ := newPool(t, nil, Options{TryEjected: true}, letters(5, 1, 1))
 	s := &State{}
 	for range 3 {
-		p.Failed(p.Pick(s, t0), t0)
+		p.Failed(p.Pick(s, t0), "refused", t0)
 	}
 	var got string
 	for range 7 {
 		b := p.Pick(&State{}, t0)
 		got += letter(b)
-		p.Failed(b, t0)
+		p.Failed(b, "refused", t0)
 	}
 	want(t, "first attempts", got, "aabacaa")
 }
@@ -152,7 +190,7 @@ func TestTryUsesFailingButNotFull(t *testing.T) {
 	specs[1].MaxConns = 1
 	p, _ := newPool(t, nil, Options{TryEjected: true}, specs)
 	for _, b := range p.Backends() {
-		p.SetFailing(b, true)
+		p.SetFailing(b, true, t0)
 	}
 	var got string
 	for range 4 {
@@ -169,7 +207,7 @@ func TestMaxFailsZero(t *testing.T) {
 	fail(t, p, "a", t0)
 	fail(t, p, "b", t0)
 	fail(t, p, "a", t0)
-	want(t, "events", events.take(), "")
+	want(t, "events", events.take(), "attempt failed 198.18.0.0:1000; attempt failed 198.18.0.1:1000; attempt failed 198.18.0.0:1000")
 	if board.opened != 1 || !board.isOpen() {
 		t.Errorf("failures that change nothing disturbed the window")
 	}

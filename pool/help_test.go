@@ -100,20 +100,21 @@ func want(t *testing.T, what, got, want string) {
 type fakeBoard struct {
 	mu     sync.Mutex
 	picks  []uint32
+	until  time.Time
 	next   int
 	open   bool
 	opened int
 	taken  int // by both sides, over all windows
 }
 
-func (f *fakeBoard) Open(picks []uint32) {
+func (f *fakeBoard) Open(picks []uint32, until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.open {
 		panic("opened twice")
 	}
 	f.picks = append([]uint32(nil), picks...)
-	f.next, f.open = 0, true
+	f.next, f.open, f.until = 0, true, until
 	f.opened++
 }
 
@@ -143,9 +144,12 @@ func (f *fakeBoard) take() (int, bool) {
 }
 
 // bpf is the dispatch program's pick at a SYN.
-func (f *fakeBoard) bpf() (id uint32, ok bool) {
+func (f *fakeBoard) bpf(now time.Time) (id uint32, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.until.IsZero() && !now.Before(f.until) {
+		return 0, false
+	}
 	i, ok := f.take()
 	if !ok {
 		return 0, false

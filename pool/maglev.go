@@ -4,11 +4,11 @@ package pool
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
-
-	"sluice/config"
+	"time"
 )
 
 // Table sizes, both prime. The larger one is for pools of so many backends
@@ -40,17 +40,10 @@ type maglev struct {
 	slots   []int32      // index into entries
 }
 
-// tableCache keeps the tables while addresses and weights stay the same.
-type tableCache struct{ primary, backup *maglev }
-
-// get gives the tables for the specs, nil where there is none to have. A
-// backend that is down or drains keeps its places, so that it moves no client
-// but its own.
-func (c *tableCache) get(balance config.Balance, specs []Spec) (primary, backup *maglev) {
-	if balance != config.Hash {
-		*c = tableCache{}
-		return nil, nil
-	}
+// tables gives the tables for the specs, nil where there is none to have, and
+// the old ones where addresses and weights are the same. A backend that is down
+// or drains keeps its places, so that it moves no client but its own.
+func (p *Pool) tables(specs []Spec, oldPrimary, oldBackup *maglev) (primary, backup *maglev) {
 	var entries [2][]tableEntry
 	for _, s := range specs {
 		i := 0
@@ -59,12 +52,10 @@ func (c *tableCache) get(balance config.Balance, specs []Spec) (primary, backup 
 		}
 		entries[i] = append(entries[i], tableEntry{s.Addr, s.Addr.String(), int64(max(s.Weight, 1))})
 	}
-	c.primary = refresh(c.primary, entries[0])
-	c.backup = refresh(c.backup, entries[1])
-	return c.primary, c.backup
+	return p.refresh(oldPrimary, entries[0]), p.refresh(oldBackup, entries[1])
 }
 
-func refresh(old *maglev, entries []tableEntry) *maglev {
+func (p *Pool) refresh(old *maglev, entries []tableEntry) *maglev {
 	slices.SortFunc(entries, func(a, b tableEntry) int { return strings.Compare(a.name, b.name) })
 	switch {
 	case len(entries) == 0:
@@ -72,7 +63,7 @@ func refresh(old *maglev, entries []tableEntry) *maglev {
 	case old != nil && slices.Equal(old.entries, entries):
 		return old
 	}
-	return newMaglev(entries)
+	return p.newTable(entries)
 }
 
 // newMaglev fills the table: each backend has its own permutation of the
@@ -175,30 +166,71 @@ func (l *list) setTable(t *maglev) {
 	}
 }
 
-// hashed is the key's backend, or the next eligible one in table order.
-func (l *list) hashed(key netip.Addr, sec int64) *Backend {
+// hashed is the key's backend, or the next eligible one in table order. Those
+// in slow start that don't take this client yet come after all others.
+func (l *list) hashed(key netip.Addr, sec int64, now time.Time) *Backend {
 	if l.table == nil {
 		return nil
 	}
-	slots := l.table.slots
-	at := int(hashAddr(key) % uint64(len(slots)))
-	if b := l.member[slots[at]]; b.eligible(sec) {
-		return b
-	}
-	// Look at the backends first: where none is eligible, the walk would be
-	// through the whole table.
-	if !slices.ContainsFunc(l.all, func(b *Backend) bool { return b.eligible(sec) }) {
-		return nil
-	}
-	for range slots {
-		if at++; at == len(slots) {
-			at = 0
-		}
-		if b := l.member[slots[at]]; b.eligible(sec) {
+	if len(l.slow) > 0 {
+		turn := early(key)
+		b := l.walk(key, func(b *Backend) bool {
+			return b.eligible(sec) && (!b.slow.on || turn < b.part(now))
+		})
+		if b != nil {
 			return b
 		}
 	}
-	return nil
+	return l.walk(key, func(b *Backend) bool { return b.eligible(sec) })
+}
+
+// walkMost is how far a client is led through the table. Among backends of a
+// few weights one that fits comes much sooner.
+const walkMost = 4096
+
+// walk is the first backend that fits, from the key's place in the table on.
+// Where those that have most of the places don't fit, it isn't looked for
+// through all of them under the pool's lock: the key chooses among the rest.
+func (l *list) walk(key netip.Addr, fits func(*Backend) bool) *Backend {
+	slots := l.table.slots
+	at := int(hashAddr(key) % uint64(len(slots)))
+	if b := l.member[slots[at]]; fits(b) {
+		return b
+	}
+	// Look at the backends first: there may be nobody to find.
+	if !slices.ContainsFunc(l.all, fits) {
+		return nil
+	}
+	for range walkMost {
+		if at++; at == len(slots) {
+			at = 0
+		}
+		if b := l.member[slots[at]]; fits(b) {
+			return b
+		}
+	}
+	return l.highest(key, fits)
+}
+
+// highest is the backend that fits with the highest score for the key, scores
+// being drawn by weight: rendezvous hashing. Like the table it depends on
+// addresses and weights alone, and one that comes or goes moves its own clients
+// only.
+func (l *list) highest(key netip.Addr, fits func(*Backend) bool) *Backend {
+	var best *Backend
+	var most float64
+	h := hashAddr(key)
+	for i, b := range l.member {
+		if !fits(b) {
+			continue
+		}
+		e := &l.table.entries[i]
+		drawn := (float64(mix(h^hashString(e.name, hashSeed))>>11) + 0.5) / (1 << 53) // in (0, 1)
+		if score := -float64(e.weight) / math.Log(drawn); best == nil || score > most {
+			best, most = b, score
+		}
+	}
+	return best
 }
 
 // hashAddr hashes an address; v4-mapped is IPv4, a zone doesn't count.

@@ -118,7 +118,7 @@ func TestHashIsSticky(t *testing.T) {
 
 	// One that is out moves its own clients and nobody else's.
 	out := p.Backends()[1]
-	p.SetFailing(out, true)
+	p.SetFailing(out, true, t0)
 	count = map[string]int{}
 	for i := range 3000 {
 		got := pick(client(i))
@@ -132,7 +132,7 @@ func TestHashIsSticky(t *testing.T) {
 	if count["b"] != 0 || count["a"] < 300 || count["c"] < 300 {
 		t.Errorf("the clients of b went to %v", count)
 	}
-	p.SetFailing(out, false)
+	p.SetFailing(out, false, t0)
 	for i := range 3000 {
 		want(t, "back", pick(client(i)), first[i])
 	}
@@ -161,5 +161,49 @@ func TestPlacesOutliveADrain(t *testing.T) {
 		if b := p.Pick(&State{Key: client(i)}, t0); letter(b) == "b" {
 			t.Fatal("a draining backend was picked")
 		}
+	}
+}
+
+// When the backends that have nearly all of the table are out, a pick doesn't
+// look through it. Clients of the rest are spread by weight, each stays where it
+// is, and one that goes moves its own only.
+func TestHashBesideHeavyOnesThatAreOut(t *testing.T) {
+	specs := letters(65535, 3, 1, 65535)
+	p := hashPool(t, specs)
+	heavy := []*Backend{p.Backends()[0], p.Backends()[3]}
+	for _, b := range heavy {
+		p.SetFailing(b, true, t0)
+	}
+	looks := 0
+	p.primary.walk(client(1), func(b *Backend) bool {
+		looks++
+		return b.weight < 10
+	})
+	if looks > 4116 {
+		t.Errorf("%d looks at backends for a pick", looks)
+	}
+	pick := func(i int) string {
+		b := p.Pick(&State{Key: client(i)}, t0)
+		p.Release(b, t0)
+		return letter(b)
+	}
+	const clients = 2000
+	first, count := map[int]string{}, map[string]int{}
+	for i := range clients {
+		first[i] = pick(i)
+		count[first[i]]++
+	}
+	if count["b"] < clients*70/100 || count["c"] < clients*20/100 || count["b"]+count["c"] != clients {
+		t.Errorf("clients over weights 3 and 1: %v", count)
+	}
+	p.SetFailing(p.Backends()[2], true, t0)
+	for i := range clients {
+		if got := pick(i); got != "b" {
+			t.Fatalf("c is out too: client %d got %s", i, got)
+		}
+	}
+	p.SetFailing(p.Backends()[2], false, t0)
+	for i := range clients {
+		want(t, "back", pick(i), first[i])
 	}
 }

@@ -180,6 +180,7 @@ type history struct {
 	serving []*pair
 	log     []string
 	viaBPF  int
+	bounded int // of those, beside an ejected backend
 }
 
 func (h *history) pick(s *pair) {
@@ -187,10 +188,13 @@ func (h *history) pick(s *pair) {
 	var id uint32
 	var bpf bool
 	if h.board != nil && len(s.tried) <= 1 && s.s.Tried() == 0 && h.r.IntN(2) == 0 {
-		id, bpf = h.board.bpf()
+		id, bpf = h.board.bpf(h.now)
 	}
 	if bpf {
 		h.viaBPF++
+		if !h.board.until.IsZero() {
+			h.bounded++
+		}
 		s.b = h.pool.Redeem(&s.s, id, h.now)
 	} else {
 		s.b = h.pool.Pick(&s.s, h.now)
@@ -230,7 +234,7 @@ func (h *history) step(failOdds int) {
 		s := h.remove(&h.trying)
 		if h.r.IntN(100) < failOdds {
 			h.log = append(h.log, "failed "+s.b.Addr.String())
-			h.pool.Failed(s.b, h.now)
+			h.pool.Failed(s.b, "refused", h.now)
 			h.oracle.failed(s.p, h.now.Unix())
 			h.pick(s)
 			return
@@ -273,12 +277,17 @@ func randomSpecs(r *rand.Rand, limits bool) (specs []Spec) {
 }
 
 func TestAgainstNginxModel(t *testing.T) {
+	seeds := uint64(60)
+	if testing.Short() {
+		seeds = 30
+	}
 	for _, balance := range []config.Balance{config.RoundRobin, config.LeastConn} {
 		for _, withBoard := range []bool{false, true} {
 			for _, failOdds := range []int{0, 2, 40} {
 				t.Run(fmt.Sprintf("%s/board=%v/fail=%d%%", balance, withBoard, failOdds), func(t *testing.T) {
-					viaBPF := 0
-					for seed := range uint64(120) {
+					t.Parallel()
+					viaBPF, bounded := 0, 0
+					for seed := range seeds {
 						r := rand.New(rand.NewPCG(seed, 7))
 						specs := randomSpecs(r, seed%2 == 0)
 						h := &history{t: t, r: r, now: t0, oracle: newOracle(specs, balance == config.LeastConn)}
@@ -292,9 +301,13 @@ func TestAgainstNginxModel(t *testing.T) {
 							h.step(failOdds)
 						}
 						viaBPF += h.viaBPF
+						bounded += h.bounded
 					}
 					if expect := withBoard && balance == config.RoundRobin; expect != (viaBPF > 1000) {
 						t.Errorf("%d picks came from the board", viaBPF)
+					}
+					if expect := withBoard && balance == config.RoundRobin && failOdds > 0; expect != (bounded > 100) {
+						t.Errorf("%d picks came from a board while somebody was ejected", bounded)
 					}
 				})
 			}
@@ -316,7 +329,7 @@ func TestWindowMovesWeightsAsPicksDo(t *testing.T) {
 				b.effectiveWeight = b.weight * int64(i%3) / 2 // some have to climb
 				b.effectiveWeight = min(b.effectiveWeight, b.weight)
 			}
-			p.openWindow()
+			p.openWindow(t0)
 		}
 		n := r.IntN(windowPicks + 1)
 		for range n {
@@ -324,7 +337,7 @@ func TestWindowMovesWeightsAsPicksDo(t *testing.T) {
 				break
 			}
 			serve(plain, t0)
-			board.bpf()
+			board.bpf(t0)
 		}
 		windowed.closeWindow()
 		for i, b := range plain.primary.all {

@@ -49,7 +49,7 @@ func TestStates(t *testing.T) {
 	want(t, "states", states, "drain down down up ")
 	s := &State{}
 	d := p.Pick(s, t0)
-	p.Failed(d, t0)
+	p.Failed(d, "refused", t0)
 	want(t, "a last resort never drains", letter(p.Pick(s, t0)), "-")
 }
 
@@ -65,7 +65,8 @@ func TestRetryLeavesOutTheTried(t *testing.T) {
 		b := p.Pick(s, t0)
 		got += letter(b)
 		if b != nil {
-			p.Failed(b, t0)
+			p.Failed(b, "refused", t0)
+			want(t, "event", events.take(), "attempt failed "+b.Addr.String())
 		}
 	}
 	want(t, "one session", got, "abcdef-")
@@ -92,18 +93,99 @@ func TestMaxConnsIsExact(t *testing.T) {
 	want(t, "full again", letter(p.Pick(&State{}, t0)), "-")
 }
 
+// "Full" is an answer only where nothing but max_conns is in the way; nothing
+// is told then, and the same session finds whoever has been released meanwhile.
+func TestPickOrFull(t *testing.T) {
+	limited := func(n int) []Spec {
+		specs := letters(1, 1)[:n]
+		for i := range specs {
+			specs[i].MaxConns = 1
+		}
+		return specs
+	}
+	for _, c := range []struct {
+		name  string
+		specs []Spec
+		opts  Options
+		spoil func(p *Pool, b *Backend) // b is the last one
+		full  bool
+	}{
+		{name: "both full", specs: limited(2), full: true},
+		{name: "a lone one", specs: limited(1), full: true},
+		{name: "a hash", specs: limited(2), opts: Options{Balance: config.Hash}, full: true},
+		{name: "nobody at all"},
+		{name: "failing and full", specs: limited(1), spoil: func(p *Pool, b *Backend) { p.SetFailing(b, true, t0) }},
+		{name: "failing and full, but tried all the same", specs: limited(1), opts: Options{TryEjected: true},
+			spoil: func(p *Pool, b *Backend) { p.SetFailing(b, true, t0) }, full: true},
+		{name: "draining and full", specs: limited(1), opts: Options{TryEjected: true},
+			spoil: func(p *Pool, b *Backend) {
+				specs := limited(1)
+				specs[0].State = config.Drain
+				p.Apply(p.Options(), specs, t0)
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, events := newPool(t, nil, c.opts, c.specs)
+			var last *Backend
+			for range c.specs {
+				var full bool
+				if last, full, _ = p.PickOrFull(&State{}, 0, t0); last == nil || full {
+					t.Fatalf("%v, full %v with places left", last, full)
+				}
+			}
+			if c.spoil != nil {
+				c.spoil(p, last)
+			}
+			s := &State{}
+			b, full, left := p.PickOrFull(s, 0, t0)
+			if b != nil || full != c.full {
+				t.Fatalf("%v, full %v, want nobody, full %v", b, full, c.full)
+			}
+			if !full {
+				want(t, "events", events.take(), "no live backend")
+				return
+			}
+			want(t, "events of a first try", events.take(), "")
+			if s.Tried() != 0 {
+				t.Errorf("%d tried by a pick in vain", s.Tried())
+			}
+			if b, full, again := p.PickOrFull(s, last.ID, t0); b != nil || !full || again != left {
+				t.Errorf("%v, full %v, %d left after %d for a proposal that is full", b, full, again, left)
+			}
+			if b := p.Pick(s, t0); b != nil {
+				t.Errorf("%v is over its limit", b.Addr)
+			}
+			want(t, "events of the last word", events.take(), "no live backend")
+			p.Release(last, t0)
+			if b, _, again := p.PickOrFull(s, 0, t0); b != last || again != left+1 {
+				t.Errorf("picked %v after a release, want %v; %d left after %d", b, last.Addr, again, left)
+			}
+		})
+	}
+	// A session that has tried the full one already isn't kept by its limit.
+	p, events := newPool(t, nil, Options{}, limited(1))
+	s := &State{}
+	p.Failed(p.Pick(s, t0), "refused", t0)
+	events.take()
+	p.Pick(&State{}, t0)
+	if b, full, _ := p.PickOrFull(s, 0, t0); b != nil || full {
+		t.Errorf("%v, full %v: the only one was tried", b, full)
+	}
+	want(t, "events", events.take(), "no live backend")
+}
+
 func TestBackups(t *testing.T) {
 	specs := letters(1, 1, 2, 1)
 	specs[2].Backup, specs[3].Backup = true, true
 	p, _ := newPool(t, &fakeBoard{}, Options{}, specs)
 	want(t, "primaries", serveN(p, 4, t0), "a b a b")
 	for _, b := range p.Backends()[:2] {
-		p.SetFailing(b, true)
+		p.SetFailing(b, true, t0)
 	}
 	want(t, "backups in their own order", serveN(p, 6, t0), "c d c c d c")
 	want(t, "state", p.Backends()[0].Snapshot(t0).State, "failing")
 	for _, b := range p.Backends()[:2] {
-		p.SetFailing(b, false)
+		p.SetFailing(b, false, t0)
 	}
 	want(t, "primaries again", serveN(p, 4, t0), "a b a b")
 }
@@ -160,7 +242,7 @@ func TestRandomTwo(t *testing.T) {
 func TestRandomTwoSpreads(t *testing.T) {
 	p, _ := newPool(t, nil, Options{Balance: config.RandomTwo}, letters(1, 1, 1, 1))
 	p.random = rand.New(rand.NewPCG(1, 2)).Int64N
-	p.SetFailing(p.Backends()[3], true)
+	p.SetFailing(p.Backends()[3], true, t0)
 	count := map[string]int{}
 	for range 300 {
 		count[letter(p.Pick(&State{}, t0))]++
@@ -183,7 +265,7 @@ func TestSnapshot(t *testing.T) {
 	for range 2 {
 		serve(p, t0)
 	}
-	p.Failed(p.Pick(&State{}, t0), t0)
+	p.Failed(p.Pick(&State{}, t0), "refused", t0)
 	st := a.Snapshot(t0)
 	if st.Active != 1 || st.Total != 2 || st.Failed != 0 || st.Received != 7 || st.Sent != 3 {
 		t.Errorf("a: %+v", st)

@@ -7,33 +7,33 @@ import (
 	"container/heap"
 )
 
-// slot is the copy of one backend's state on which a window is computed.
-type slot struct {
+// standing is the copy of one backend's state on which a window is computed.
+type standing struct {
 	current, effective, weight int64
 	b                          *Backend
 }
 
-// stepSlots is one pick of nginx's round robin, everybody being eligible. full
+// stepAll is one pick of nginx's round robin, everybody being eligible. full
 // says that every effective weight is the weight itself after it.
-func stepSlots(slots []slot) (best int, total int64, full bool) {
+func stepAll(standings []standing) (best int, total int64, full bool) {
 	full = true
-	for i := range slots {
-		s := &slots[i]
+	for i := range standings {
+		s := &standings[i]
 		s.current += s.effective
 		total += s.effective
 		if s.effective < s.weight {
 			s.effective++
 			full = full && s.effective == s.weight
 		}
-		if s.current > slots[best].current {
+		if s.current > standings[best].current {
 			best = i
 		}
 	}
-	slots[best].current -= total
+	standings[best].current -= total
 	return best, total, full
 }
 
-// sequence makes the picks of stepSlots for as long as every effective weight
+// sequence makes the picks of stepAll for as long as every effective weight
 // is the weight itself, in a time that grows with the number of different
 // weights and hardly with that of backends. Among backends of one weight the
 // order of the current weights changes by the winner alone, as all others gain
@@ -57,10 +57,10 @@ type sequenceItem struct {
 	index   int
 }
 
-func newSequence(slots []slot) *sequence {
+func newSequence(standings []standing) *sequence {
 	q := &sequence{}
 	byWeight := map[int64]*weightGroup{}
-	for i, s := range slots {
+	for i, s := range standings {
 		g := byWeight[s.weight]
 		if g == nil {
 			g = &weightGroup{weight: s.weight}

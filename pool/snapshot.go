@@ -38,10 +38,11 @@ type BackendStats struct {
 // Snapshot reads the figures. A backend shows as ejected until a session
 // succeeds there, also when fail_timeout is over and nobody has probed it.
 func (b *Backend) Snapshot(_ time.Time) BackendStats {
+	address, buckets := b.Addr.String(), make([]uint64, len(connectBounds)) // not under the lock, which picks wait for
 	b.pool.mu.Lock()
 	defer b.pool.mu.Unlock()
 	st := BackendStats{
-		Address:        b.Addr.String(),
+		Address:        address,
 		State:          b.state(),
 		Weight:         int(b.weight),
 		Backup:         b.spec.Backup,
@@ -51,7 +52,7 @@ func (b *Backend) Snapshot(_ time.Time) BackendStats {
 		Received:       b.received.Load(),
 		Sent:           b.sent.Load(),
 		ConnectSeconds: b.connectSeconds,
-		ConnectBuckets: make([]uint64, len(connectBounds)),
+		ConnectBuckets: buckets,
 	}
 	var sum uint64
 	for i, n := range b.connectBuckets {

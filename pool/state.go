@@ -27,13 +27,17 @@ func (s *State) add(b *Backend) {
 func (s *State) Tried() int { return s.n + len(s.more) }
 
 // markTried makes this session's tried backends recognisable by their mark, and
-// says whether one of them takes part in the primaries' order.
+// says whether one of them takes part in the primaries' order. One that it tried
+// in another pool, or before it was removed and put back, is the same server.
 func (p *Pool) markTried(s *State) (primary bool) {
 	p.stamp++
 	mark := func(b *Backend) {
-		if b.pool == p {
+		if b.pool != p || b.removed {
+			b = p.at(b.Addr)
+		}
+		if b != nil {
 			b.mark = p.stamp
-			primary = primary || (b.up && !b.removed && !b.spec.Backup)
+			primary = primary || b.ordered()
 		}
 	}
 	for _, b := range s.tried[:s.n] {
@@ -43,4 +47,14 @@ func (p *Pool) markTried(s *State) (primary bool) {
 		mark(b)
 	}
 	return primary
+}
+
+// at is the backend with this address, nil if there is none.
+func (p *Pool) at(a Addr) *Backend {
+	for _, b := range p.byID {
+		if b.Addr == a {
+			return b
+		}
+	}
+	return nil
 }

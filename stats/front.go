@@ -6,28 +6,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sluice/config"
+	"sluice/internal/unixsock"
 )
 
 // front is the endpoint's listening socket.
 type front struct {
 	net.Listener
-	path string      // of a unix socket
-	file os.FileInfo // that socket's, as we made it
+	file *unixsock.File // of a unix socket
 	once sync.Once
 }
 
 func listen(addr config.Address) (*front, error) {
-	f := &front{path: addr.Path}
+	f := &front{}
 	network, where := "unix", addr.Path
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		if addr.Path == "" {
@@ -41,7 +39,7 @@ func listen(addr config.Address) (*front, error) {
 	lc.SetMultipathTCP(false)
 	switch {
 	case addr.Path != "":
-		if err := removeStale(addr.Path); err != nil {
+		if err := unixsock.RemoveStale(addr.Path); err != nil {
 			return nil, fmt.Errorf("statistics at %s: %w", addr, err)
 		}
 	case addr.Any:
@@ -59,8 +57,9 @@ func listen(addr config.Address) (*front, error) {
 		return f, nil
 	}
 	f.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err = os.Chmod(addr.Path, 0o660); err == nil { // the umask took part in bind
-		f.file, err = os.Lstat(addr.Path)
+	f.file, err = unixsock.Bound(addr.Path)
+	if err == nil {
+		err = os.Chmod(addr.Path, 0o660) // the umask took part in bind
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("statistics at %s: %w", addr, err), f.Close())
@@ -68,41 +67,11 @@ func listen(addr config.Address) (*front, error) {
 	return f, nil
 }
 
-// removeStale unlinks a unix socket on which nobody listens.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file that is no socket; remove it, or choose another path")
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-		return fmt.Errorf("%w; stop who listens there, or choose another path", unix.EADDRINUSE)
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("%w, by all appearances: %w", unix.EADDRINUSE, err)
-	}
-	return os.Remove(path)
-}
-
 // Close closes the socket, and unlinks its path unless somebody else has taken
 // it since.
 func (f *front) Close() error {
 	err := f.Listener.Close()
-	f.once.Do(func() {
-		if f.file == nil {
-			return
-		}
-		if now, statErr := os.Lstat(f.path); statErr == nil && os.SameFile(now, f.file) {
-			err = errors.Join(err, os.Remove(f.path))
-		}
-	})
+	f.once.Do(func() { err = errors.Join(err, f.file.Unlink()) })
 	return err
 }
 

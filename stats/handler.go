@@ -7,6 +7,7 @@ import (
 	"fmt"
 	stdlog "log"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/rs/zerolog"
@@ -55,16 +56,27 @@ func (h *handler) health(w http.ResponseWriter) {
 }
 
 func (h *handler) flows(w http.ResponseWriter, r *http.Request) {
-	limit := defaultFlows
-	if q := r.URL.Query(); q.Has("limit") {
+	limit, by := defaultFlows, NewestFirst
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		http.Error(w, "the query can't be read, must be such as limit=100&sort=bytes: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if q.Has("limit") {
 		n, err := strconv.ParseUint(q.Get("limit"), 10, 31)
-		if err != nil || n == 0 {
-			http.Error(w, "limit must be a number from 1 to 2147483647", http.StatusBadRequest)
+		if err != nil || n == 0 || n > MaxFlows {
+			http.Error(w, fmt.Sprintf("limit must be a number from 1 to %d", MaxFlows), http.StatusBadRequest)
 			return
 		}
 		limit = int(n)
 	}
-	flows := h.src.Flows(limit)
+	if q.Has("sort") {
+		if by = FlowOrder(q.Get("sort")); !by.Valid() {
+			http.Error(w, "sort must be new, bytes, idle or age", http.StatusBadRequest)
+			return
+		}
+	}
+	flows := h.src.Flows(limit, by)
 	if flows == nil {
 		flows = []Flow{}
 	}
@@ -91,6 +103,9 @@ func (s *Snapshot) complete() *Snapshot {
 	for i := range s.Listeners {
 		if s.Listeners[i].Listen == nil {
 			s.Listeners[i].Listen = []string{}
+		}
+		if s.Listeners[i].Fallbacks == nil {
+			s.Listeners[i].Fallbacks = map[string]uint64{}
 		}
 	}
 	if s.Pools == nil {

@@ -63,12 +63,6 @@ type SessionCount struct {
 	Count    uint64
 }
 
-// FallbackCount is a number of sessions that fell to a lower datapath.
-type FallbackCount struct {
-	Reason string
-	Count  uint64
-}
-
 // Snapshot fills in the counters; the caller adds what only the configuration
 // knows (Listen, Pool, Protocol, Datapath, Reason).
 func (l *Listener) Snapshot() ListenerStats {
@@ -83,13 +77,13 @@ func (l *Listener) Snapshot() ListenerStats {
 	for k, n := range l.ended {
 		s.Sessions = append(s.Sessions, SessionCount{k.datapath, k.status, n})
 	}
+	s.Fallbacks = make(map[string]uint64, len(l.fallbacks))
 	for reason, n := range l.fallbacks {
-		s.Fallbacks = append(s.Fallbacks, FallbackCount{reason, n})
+		s.Fallbacks[reason] = n
 	}
 	l.mu.Unlock()
 	slices.SortFunc(s.Sessions, func(a, b SessionCount) int {
 		return cmp.Or(cmp.Compare(a.Datapath, b.Datapath), cmp.Compare(a.Status, b.Status))
 	})
-	slices.SortFunc(s.Fallbacks, func(a, b FallbackCount) int { return cmp.Compare(a.Reason, b.Reason) })
 	return s
 }

@@ -55,7 +55,12 @@ func newCollector(src Source) *collector {
 	add("config_reloads_total", "Reloads of the configuration by result.", "result")
 	add("config_reload_success", "1 if the last load was taken over, else 0.")
 	add("config_reload_success_timestamp_seconds", "When a load was last taken over, in Unix seconds.")
-	add("fallbacks_total", "Sessions that fell to a lower datapath.", "listener", "reason")
+	add("fallbacks_total", "Sessions for which a better datapath would have paid and couldn't be had.", "listener", "reason")
+	add("dispatch_total", "Segments that the dispatch program has seen, by what it did.", "outcome")
+	add("splice_total", "Runs of the splice verdict, by what it did.", "outcome")
+	add("forward_packets_total", "Packets of registered sessions that the forward program has seen, by what it did.", "outcome")
+	add("forward_flows", "Records of forwarded sessions in use.")
+	add("forward_flows_max", "Records of forwarded sessions there is room for.")
 	return c
 }
 
@@ -71,6 +76,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.src.Snapshot()
 	b := &batch{descs: c.descs, seen: make(map[string]int)}
 	b.process(s)
+	for i := range s.Left {
+		b.listener(&s.Left[i])
+	}
 	for i := range s.Listeners {
 		b.listener(&s.Listeners[i])
 	}
@@ -140,6 +148,19 @@ func (b *batch) process(s *Snapshot) {
 	b.counter("config_reloads_total", float64(s.ReloadsRefused), "refused")
 	b.gauge("config_reload_success", truth(s.Config.OK))
 	b.gauge("config_reload_success_timestamp_seconds", float64(s.Config.LoadedAt.UnixMilli())/1000)
+	for _, n := range s.Dispatch {
+		b.counter("dispatch_total", float64(n.Count), n.Outcome)
+	}
+	for _, n := range s.Splice {
+		b.counter("splice_total", float64(n.Count), n.Outcome)
+	}
+	if f := s.Forward; f != nil {
+		for _, n := range f.Packets {
+			b.counter("forward_packets_total", float64(n.Count), n.Outcome)
+		}
+		b.gauge("forward_flows", float64(f.Flows))
+		b.gauge("forward_flows_max", float64(f.MaxFlows))
+	}
 }
 
 func (b *batch) listener(l *ListenerStats) {
@@ -149,8 +170,8 @@ func (b *batch) listener(l *ListenerStats) {
 	b.gauge("sessions_active", float64(l.Active), l.Name)
 	b.counter("session_bytes_total", float64(l.BytesReceived), l.Name, "received")
 	b.counter("session_bytes_total", float64(l.BytesSent), l.Name, "sent")
-	for _, n := range l.Fallbacks {
-		b.counter("fallbacks_total", float64(n.Count), l.Name, n.Reason)
+	for reason, n := range l.Fallbacks {
+		b.counter("fallbacks_total", float64(n), l.Name, reason)
 	}
 }
 

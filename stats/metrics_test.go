@@ -27,7 +27,7 @@ func sampleSnapshot() *Snapshot {
 		l.Ended("splice", 200)
 	}
 	l.Ended("", 502)
-	l.Fallback("bulk")
+	l.Fallback("map_full")
 	front := l.Snapshot()
 	front.Listen, front.Pool, front.Protocol, front.Datapath = []string{":19585"}, "readers", "tcp", "splice"
 	buckets := make([]uint64, len(pool.ConnectBounds()))
@@ -44,6 +44,9 @@ func sampleSnapshot() *Snapshot {
 				ConnectSeconds: 0.25, ConnectBuckets: buckets},
 			{Address: "10.0.0.2:80", State: "ejected", Weight: 1, Backup: true, ConnectBuckets: make([]uint64, len(buckets))},
 		})},
+		Dispatch:  []OutcomeCount{{"picked", 11}, {"stray", 0}},
+		Splice:    []OutcomeCount{{"redirected", 12}, {"dropped_fin", 0}},
+		Forward:   &ForwardStats{Packets: []OutcomeCount{{"sent", 7}, {"up", 0}}, Flows: 3, MaxFlows: 65536},
 		GoVersion: "go1.26", Started: time.Unix(1700000000, 0), ReloadsOK: 4, ReloadsRefused: 1,
 	}
 }
@@ -94,12 +97,20 @@ func TestMetrics(t *testing.T) {
 		`sluice_config_reload_success_timestamp_seconds 1.7000000015e+09`,
 		`sluice_config_reloads_total{result="ok"} 4`,
 		`sluice_config_reloads_total{result="refused"} 1`,
-		`sluice_fallbacks_total{listener="front",reason="bulk"} 1`,
+		`sluice_dispatch_total{outcome="picked"} 11`,
+		`sluice_dispatch_total{outcome="stray"} 0`,
+		`sluice_fallbacks_total{listener="front",reason="map_full"} 1`,
+		`sluice_forward_flows 3`,
+		`sluice_forward_flows_max 65536`,
+		`sluice_forward_packets_total{outcome="sent"} 7`,
+		`sluice_forward_packets_total{outcome="up"} 0`,
 		`sluice_session_bytes_total{direction="received",listener="front"} 1`,
 		`sluice_session_bytes_total{direction="sent",listener="front"} 2`,
 		`sluice_sessions_active{listener="front"} 2`,
 		`sluice_sessions_total{datapath="-",listener="front",status="502"} 1`,
 		`sluice_sessions_total{datapath="splice",listener="front",status="200"} 7`,
+		`sluice_splice_total{outcome="dropped_fin"} 0`,
+		`sluice_splice_total{outcome="redirected"} 12`,
 		`sluice_start_time_seconds 1.7e+09`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -161,7 +172,7 @@ func TestRender(t *testing.T) {
 	s := sampleSnapshot()
 	s.Config.OK, s.Config.Error = false, "b.yaml:1:1: \x1b[31mbad"
 	s.Listeners[0].BytesSent = 3 << 29
-	if err := RenderStatus(&b, s); err != nil {
+	if err := RenderStatus(&b, s, 0); err != nil {
 		t.Fatal(err)
 	}
 	const want = `sluice 1.2.3, kernel 6.18.0, pid 77, up 1h1m1.5s
@@ -171,6 +182,9 @@ access log: 8 lines, 3 dropped
 LISTENER  ADDRESS  POOL     PROTOCOL  DATAPATH  ACTIVE  TOTAL  RECEIVED  SENT     REASON
 front     :19585   readers  tcp       splice    2       12     1 B       1.5 GiB  -
 
+LISTENER  FALLBACK  SESSIONS
+front     map_full  1
+
 POOL     BALANCE      BACKEND      STATE    WEIGHT  BACKUP  ACTIVE  TOTAL  FAILED  RECEIVED  SENT  CONNECT
 readers  round_robin  10.0.0.1:80  up       5       no      2       9      1       3 B       4 B   27.778ms
 readers  round_robin  10.0.0.2:80  ejected  1       yes     0       0      0       0 B       0 B   -
@@ -179,11 +193,11 @@ readers  round_robin  10.0.0.2:80  ejected  1       yes     0       0      0    
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	b.Reset()
-	if err := RenderFlows(&b, newFakeSource(1).flows); err != nil {
+	if err := RenderFlows(&b, newFakeSource(1).flows, 0); err != nil {
 		t.Fatal(err)
 	}
-	const flows = `ID  LISTENER  POOL     BACKEND      CLIENT       DATAPATH  AGE     IDLE   RECEIVED  SENT
-1   front     readers  10.0.0.1:80  192.0.2.1:5  splice    1m1.3s  500ms  5 B       9 B
+	const flows = `ID  LISTENER  POOL     BACKEND      CLIENT       DATAPATH  AGE     IDLE   RECEIVED  SENT  REASON
+1   front     readers  10.0.0.1:80  192.0.2.1:5  splice    1m1.3s  500ms  5 B       9 B   -
 `
 	if diff := cmp.Diff(flows, b.String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

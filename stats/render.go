@@ -5,33 +5,37 @@ package stats
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 )
 
-// RenderStatus writes a snapshot as tables for people.
-func RenderStatus(w io.Writer, s *Snapshot) error {
+// RenderStatus writes a snapshot as tables for people, no line of a table wider
+// than width; 0: as wide as it is.
+func RenderStatus(w io.Writer, s *Snapshot, width int) error {
 	state := "ok"
 	if !s.Config.OK {
 		state = "last load refused: " + s.Config.Error
 	}
-	t := newTable(w)
-	t.text("sluice %s, kernel %s, pid %d, up %s", s.Version, s.Kernel, s.PID, seconds(s.UptimeSeconds))
-	t.text("configuration %s, loaded %s, %s", s.Config.File, s.Config.LoadedAt.Format(time.RFC3339), state)
-	t.text("access log: %d lines, %d dropped", s.AccessLog.Lines, s.AccessLog.Dropped)
-	t.text("")
-	t.row("LISTENER", "ADDRESS", "POOL", "PROTOCOL", "DATAPATH", "ACTIVE", "TOTAL", "RECEIVED", "SENT", "REASON")
+	p := &printer{out: w}
+	p.text("sluice %s, kernel %s, pid %d, up %s", s.Version, s.Kernel, s.PID, seconds(s.UptimeSeconds))
+	p.text("configuration %s, loaded %s, %s", s.Config.File, s.Config.LoadedAt.Format(time.RFC3339), state)
+	p.text("access log: %d lines, %d dropped", s.AccessLog.Lines, s.AccessLog.Dropped)
+	p.text("")
+	t := newTable("LISTENER", "ADDRESS", "POOL", "PROTOCOL", "DATAPATH", "ACTIVE", "TOTAL", "RECEIVED", "SENT", "REASON")
 	for _, l := range s.Listeners {
 		t.row(l.Name, strings.Join(l.Listen, " "), l.Pool, l.Protocol, l.Datapath, l.Active, l.Total,
 			size(l.BytesReceived), size(l.BytesSent), l.Reason)
 	}
-	t.flush()
-	t.text("")
-	t.row("POOL", "BALANCE", "BACKEND", "STATE", "WEIGHT", "BACKUP", "ACTIVE", "TOTAL", "FAILED", "RECEIVED", "SENT", "CONNECT")
-	for _, p := range s.Pools {
-		for _, b := range p.Backends {
+	t.fit(width, "REASON", "PROTOCOL", "POOL", "TOTAL", "SENT", "RECEIVED", "ADDRESS")
+	p.table(t)
+	p.text("")
+	p.fallbacks(s, width)
+	t = newTable("POOL", "BALANCE", "BACKEND", "STATE", "WEIGHT", "BACKUP", "ACTIVE", "TOTAL", "FAILED", "RECEIVED", "SENT", "CONNECT")
+	for _, pool := range s.Pools {
+		for _, b := range pool.Backends {
 			backup, connect := "no", "-"
 			if b.Backup {
 				backup = "yes"
@@ -40,60 +44,44 @@ func RenderStatus(w io.Writer, s *Snapshot) error {
 				connect = time.Duration(b.ConnectSeconds / float64(b.Total) * float64(time.Second)).
 					Round(time.Microsecond).String()
 			}
-			t.row(p.Name, p.Balance, b.Address, b.State, b.Weight, backup, b.Active, b.Total, b.Failed,
+			t.row(pool.Name, pool.Balance, b.Address, b.State, b.Weight, backup, b.Active, b.Total, b.Failed,
 				size(b.BytesReceived), size(b.BytesSent), connect)
 		}
 	}
-	t.flush()
-	return t.err
+	t.fit(width, "BALANCE", "BACKUP", "CONNECT", "WEIGHT", "SENT", "RECEIVED", "TOTAL", "FAILED", "POOL")
+	p.table(t)
+	return p.err
 }
 
-// RenderFlows writes live sessions as a table for people.
-func RenderFlows(w io.Writer, flows []Flow) error {
-	t := newTable(w)
-	t.row("ID", "LISTENER", "POOL", "BACKEND", "CLIENT", "DATAPATH", "AGE", "IDLE", "RECEIVED", "SENT")
-	for _, f := range flows {
-		t.row(f.ID, f.Listener, f.Pool, f.Backend, f.Client, f.Datapath, seconds(f.AgeSeconds), seconds(f.IdleSeconds),
-			size(f.BytesReceived), size(f.BytesSent))
-	}
-	t.flush()
-	return t.err
-}
-
-// table remembers the first error.
-type table struct {
-	out  io.Writer
-	tabs *tabwriter.Writer
-	err  error
-}
-
-func newTable(w io.Writer) *table {
-	return &table{out: w, tabs: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-}
-
-// text writes a line outside of a table, which is to be flushed before.
-func (t *table) text(format string, args ...any) {
-	if t.err == nil {
-		_, t.err = fmt.Fprintln(t.out, printable(fmt.Sprintf(format, args...)))
-	}
-}
-
-func (t *table) row(cells ...any) {
-	texts := make([]string, len(cells))
-	for i, c := range cells {
-		if texts[i] = printable(fmt.Sprint(c)); texts[i] == "" {
-			texts[i] = "-"
+// fallbacks writes how many sessions had to make do with a lower datapath, and why,
+// where there are any.
+func (p *printer) fallbacks(s *Snapshot, width int) {
+	t, any := newTable("LISTENER", "FALLBACK", "SESSIONS"), false
+	for _, l := range s.Listeners {
+		for _, reason := range slices.Sorted(maps.Keys(l.Fallbacks)) {
+			t.row(l.Name, reason, l.Fallbacks[reason])
+			any = true
 		}
 	}
-	if t.err == nil {
-		_, t.err = fmt.Fprintln(t.tabs, strings.Join(texts, "\t"))
+	if any {
+		t.fit(width)
+		p.table(t)
+		p.text("")
 	}
 }
 
-func (t *table) flush() {
-	if err := t.tabs.Flush(); t.err == nil {
-		t.err = err
+// RenderFlows writes live sessions as a table for people, no wider than width;
+// 0: as wide as it is.
+func RenderFlows(w io.Writer, flows []Flow, width int) error {
+	t := newTable("ID", "LISTENER", "POOL", "BACKEND", "CLIENT", "DATAPATH", "AGE", "IDLE", "RECEIVED", "SENT", "REASON")
+	for _, f := range flows {
+		t.row(f.ID, f.Listener, f.Pool, f.Backend, f.Client, f.Datapath, seconds(f.AgeSeconds), seconds(f.IdleSeconds),
+			size(f.BytesReceived), size(f.BytesSent), f.Reason)
 	}
+	t.fit(width, "REASON", "POOL", "ID", "LISTENER", "IDLE", "SENT", "RECEIVED", "AGE")
+	p := &printer{out: w}
+	p.table(t)
+	return p.err
 }
 
 // printable keeps what could steer a terminal out of one.

@@ -47,6 +47,8 @@ func NewServer(addr config.Address, src Source, log zerolog.Logger) (*Server, er
 		WriteTimeout:      writeLimit,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          quietLog(log),
+		// net/http would answer OPTIONS * by itself, with 200.
+		DisableGeneralOptionsHandler: true,
 	}
 	// An idle connection would hold a place that another client waits for.
 	h.SetKeepAlivesEnabled(false)

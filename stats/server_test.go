@@ -32,9 +32,15 @@ type fakeSource struct {
 	stopping atomic.Bool
 }
 
-func (f *fakeSource) Snapshot() *Snapshot    { return f.snapshot() }
-func (f *fakeSource) Flows(limit int) []Flow { return f.flows[:min(limit, len(f.flows))] }
-func (f *fakeSource) Stopping() bool         { return f.stopping.Load() }
+func (f *fakeSource) Snapshot() *Snapshot { return f.snapshot() }
+func (f *fakeSource) Flows(limit int, by FlowOrder) []Flow {
+	if by == OldestFirst { // enough to see that it came through
+		return f.flows[max(0, len(f.flows)-limit):]
+	}
+	return f.flows[:min(limit, len(f.flows))]
+}
+
+func (f *fakeSource) Stopping() bool { return f.stopping.Load() }
 
 func newFakeSource(flows int) *fakeSource {
 	f := &fakeSource{snapshot: sampleSnapshot}
@@ -108,7 +114,16 @@ func TestEndpoint(t *testing.T) {
 		{"GET", "/flows?limit=-1", 400, "", "limit"},
 		{"GET", "/flows?limit=0", 400, "", "limit"},
 		{"GET", "/flows?limit=", 400, "", "limit"},
+		{"GET", "/flows?limit=10001", 400, "", "10000"},
 		{"GET", "/flows?limit=99999999999999999999", 400, "", "limit"},
+		{"GET", "/flows?sort=size", 400, "", "sort must be new, bytes, idle or age"},
+		{"GET", "/flows?sort=", 400, "", "sort"},
+		{"GET", "/flows?limit=%zz", 400, "", "query"},
+		{"GET", "/flows?limit=5;sort=bytes", 400, "", "query"},
+		{"GET", "/flows?sort=bytes&limit=10000", 200, "application/json", `"reason":`},
+		{"GET", "/flows?sort=idle", 200, "application/json", ""},
+		{"GET", "/flows?sort=new", 200, "application/json", ""},
+		{"GET", "/flows?sort=age&limit=1", 200, "application/json", `[{"id":1,`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method+tt.path, func(t *testing.T) {
@@ -130,6 +145,25 @@ func TestEndpoint(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &flows); err != nil || len(flows) != want || flows[0].ID != 1500 {
 			t.Errorf("%s: %d flows, want %d, the newest first: %v", path, len(flows), want, err)
 		}
+	}
+}
+
+// TestOptionsOfTheServer: the one method whose request names no path.
+func TestOptionsOfTheServer(t *testing.T) {
+	_, addr := serve(t, loopback(), newFakeSource(0))
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("%s, Allow %q, want 405 and GET, HEAD", r.Status, r.Header.Get("Allow"))
 	}
 }
 
@@ -156,7 +190,7 @@ func TestStatsJSON(t *testing.T) {
 	src.snapshot = sampleSnapshot
 	_, body := request(t, addr, "GET", "/stats")
 	const want = `"listeners":[{"name":"front","listen":[":19585"],"pool":"readers","protocol":"tcp","datapath":"splice",` +
-		`"reason":"","active":2,"total":12,"bytes_received":1,"bytes_sent":2}],"pools":[{"name":"readers","balance":"round_robin",` +
+		`"reason":"","fallbacks":{"map_full":1},"active":2,"total":12,"bytes_received":1,"bytes_sent":2}],"pools":[{"name":"readers","balance":"round_robin",` +
 		`"backends":[{"address":"10.0.0.1:80","state":"up","weight":5,"backup":false,"active":2,"total":9,"failed":1,` +
 		`"bytes_received":3,"bytes_sent":4,"connect_seconds":0.25},`
 	if !strings.Contains(body, want) {
@@ -326,7 +360,8 @@ func TestSnapshotComesBack(t *testing.T) {
 	}
 	want := sampleSnapshot()
 	want.GoVersion, want.Started, want.ReloadsOK, want.ReloadsRefused = "", time.Time{}, 0, 0
-	want.Listeners[0].Sessions, want.Listeners[0].Fallbacks = nil, nil
+	want.Dispatch, want.Splice, want.Forward = nil, nil, nil
+	want.Listeners[0].Sessions = nil
 	for i := range want.Pools[0].Backends {
 		want.Pools[0].Backends[i].ConnectBuckets = nil
 	}

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package stats turns counters and live state into JSON, metrics and tables,
+// and serves them at the statistics endpoint.
 package stats
 
 import (
@@ -11,9 +13,10 @@ import (
 // Source is the running instance, as the statistics endpoint sees it. All three
 // are called from several goroutines at once.
 type Source interface {
-	Snapshot() *Snapshot    // current figures, the caller's to keep
-	Flows(limit int) []Flow // live sessions, newest first
-	Stopping() bool         // draining after a signal
+	Snapshot() *Snapshot // current figures, the caller's to keep
+	// Flows are the first limit live sessions in this order.
+	Flows(limit int, by FlowOrder) []Flow
+	Stopping() bool // draining after a signal
 }
 
 // Snapshot is the whole state at one moment: /stats as JSON, and what /metrics
@@ -32,6 +35,27 @@ type Snapshot struct {
 	Started        time.Time `json:"-"`
 	ReloadsOK      uint64    `json:"-"` // since start, the first load not counted
 	ReloadsRefused uint64    `json:"-"`
+
+	// Left are listeners that the file has no longer, with sessions left: for their series.
+	Left []ListenerStats `json:"-"`
+
+	// What the programs in the kernel did; nil where they aren't loaded.
+	Dispatch []OutcomeCount `json:"-"`
+	Splice   []OutcomeCount `json:"-"`
+	Forward  *ForwardStats  `json:"-"`
+}
+
+// ForwardStats is what the program did that forwards sessions packet by packet.
+type ForwardStats struct {
+	Packets  []OutcomeCount
+	Flows    int // records in use: those of live sessions, and of ended ones whose late packets are still sent on
+	MaxFlows int
+}
+
+// OutcomeCount is how often a program in the kernel did something.
+type OutcomeCount struct {
+	Outcome string
+	Count   uint64
 }
 
 // ConfigStats says what configuration is in force and how the last load went.
@@ -50,19 +74,21 @@ type AccessLogStats struct {
 
 // ListenerStats are a listener's figures.
 type ListenerStats struct {
-	Name          string   `json:"name"`
-	Listen        []string `json:"listen"`
-	Pool          string   `json:"pool"`
-	Protocol      string   `json:"protocol"`
-	Datapath      string   `json:"datapath"` // the best rung its sessions may use
-	Reason        string   `json:"reason"`   // why it isn't a better one, else ""
-	Active        int64    `json:"active"`
-	Total         uint64   `json:"total"`
-	BytesReceived uint64   `json:"bytes_received"` // from clients
-	BytesSent     uint64   `json:"bytes_sent"`     // to clients
+	Name     string   `json:"name"`
+	Listen   []string `json:"listen"`
+	Pool     string   `json:"pool"`
+	Protocol string   `json:"protocol"`
+	Datapath string   `json:"datapath"` // the best rung its sessions may use
+	Reason   string   `json:"reason"`   // why it isn't a better one, else ""
+	// Fallbacks are sessions for which a better datapath would have paid and
+	// couldn't be had, by reason.
+	Fallbacks     map[string]uint64 `json:"fallbacks"`
+	Active        int64             `json:"active"`
+	Total         uint64            `json:"total"`
+	BytesReceived uint64            `json:"bytes_received"` // from clients
+	BytesSent     uint64            `json:"bytes_sent"`     // to clients
 
-	Sessions  []SessionCount  `json:"-"`
-	Fallbacks []FallbackCount `json:"-"`
+	Sessions []SessionCount `json:"-"`
 }
 
 // PoolStats are a pool's figures.
@@ -118,8 +144,32 @@ type Flow struct {
 	Backend       string  `json:"backend"` // "" before one was picked
 	Client        string  `json:"client"`  // ip:port, or unix:
 	Datapath      string  `json:"datapath"`
+	Reason        string  `json:"reason"` // why no better datapath; "": none is better
 	AgeSeconds    float64 `json:"age_seconds"`
 	IdleSeconds   float64 `json:"idle_seconds"`
 	BytesReceived uint64  `json:"bytes_received"` // from the client
 	BytesSent     uint64  `json:"bytes_sent"`     // to the client
+}
+
+// MaxFlows is how many sessions /flows shows at most.
+const MaxFlows = 10000
+
+// FlowOrder says which sessions /flows shows first.
+type FlowOrder string
+
+// The orders.
+const (
+	NewestFirst FlowOrder = "new"
+	MostBytes   FlowOrder = "bytes" // both directions together
+	LongestIdle FlowOrder = "idle"
+	OldestFirst FlowOrder = "age"
+)
+
+// Valid tells whether it is one of the orders.
+func (o FlowOrder) Valid() bool {
+	switch o {
+	case NewestFirst, MostBytes, LongestIdle, OldestFirst:
+		return true
+	}
+	return false
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"bytes"
@@ -21,9 +21,9 @@ import (
 	"sluice/config"
 )
 
-func openLog(t testing.TB, path, format string) *AccessLog {
+func openLog(t testing.TB, path, format string) *Log {
 	t.Helper()
-	l, err := OpenAccessLog(&config.AccessLog{Path: path, Format: format}, zerolog.Nop())
+	l, err := Open(&config.AccessLog{Path: path, Format: format}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func openLog(t testing.TB, path, format string) *AccessLog {
 	return l
 }
 
-func record(id uint64) *Session {
+func record(id uint64) *Record {
 	s := session(ip("127.0.0.1:40000"), 200, 9, 5, time.Millisecond, tried("127.0.0.1:19001", 5, 9))
 	s.ID = id
 	return s
@@ -56,7 +56,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func TestAccessLogFile(t *testing.T) {
+func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	if err := os.WriteFile(path, []byte("old\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func TestAccessLogFile(t *testing.T) {
 	}
 }
 
-func TestAccessLogMode(t *testing.T) {
+func TestMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	openLog(t, path, "json")
 	info, err := os.Stat(path)
@@ -88,7 +88,7 @@ func TestAccessLogMode(t *testing.T) {
 	}
 }
 
-func TestAccessLogIsPrompt(t *testing.T) {
+func TestIsPrompt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	l := openLog(t, path, "$connection")
 	best := time.Hour
@@ -103,15 +103,15 @@ func TestAccessLogIsPrompt(t *testing.T) {
 	}
 }
 
-func TestAccessLogNeedsAFile(t *testing.T) {
+func TestNeedsAFile(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{dir, filepath.Join(dir, "no", "file")} {
-		_, err := OpenAccessLog(&config.AccessLog{Path: path, Format: "json"}, zerolog.Nop())
+		_, err := Open(&config.AccessLog{Path: path, Format: "json"}, zerolog.Nop())
 		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: error %v, want one that names it", path, err)
 		}
 	}
-	if _, err := OpenAccessLog(&config.AccessLog{Path: filepath.Join(dir, "x"), Format: "$x"}, zerolog.Nop()); err == nil {
+	if _, err := Open(&config.AccessLog{Path: filepath.Join(dir, "x"), Format: "$x"}, zerolog.Nop()); err == nil {
 		t.Error("a bad format is taken")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "x")); err == nil {
@@ -119,8 +119,8 @@ func TestAccessLogNeedsAFile(t *testing.T) {
 	}
 }
 
-func TestAccessLogNone(t *testing.T) {
-	l, err := OpenAccessLog(nil, zerolog.Nop())
+func TestNone(t *testing.T) {
+	l, err := Open(nil, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestAccessLogNone(t *testing.T) {
 	}
 }
 
-func change(t testing.TB, l *AccessLog, cfg *config.AccessLog) {
+func change(t testing.TB, l *Log, cfg *config.AccessLog) {
 	t.Helper()
 	c, err := l.Prepare(cfg)
 	if err != nil {
@@ -149,7 +149,7 @@ func change(t testing.TB, l *AccessLog, cfg *config.AccessLog) {
 	c.Commit()
 }
 
-func TestAccessLogChange(t *testing.T) {
+func TestChange(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	l := openLog(t, a, "a$connection")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"fmt"
@@ -69,7 +69,7 @@ func newFormatter(format string) (*formatter, error) {
 
 // append appends the line of s, its end of line included, stamped with the time
 // that the clock was set to. It keeps nothing of s.
-func (f *formatter) append(dst []byte, s *Session) []byte {
+func (f *formatter) append(dst []byte, s *Record) []byte {
 	f.line.s = s
 	for i := range f.parts {
 		p := &f.parts[i]

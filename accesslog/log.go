@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"slices"
@@ -15,9 +15,9 @@ import (
 // closeLimit is the longest that Close takes.
 const closeLimit = 5 * time.Second
 
-// AccessLog writes one line for each ended session, in the order of Write. All
+// Log writes one line for each ended session, in the order of Write. All
 // methods may be called from several goroutines.
-type AccessLog struct {
+type Log struct {
 	log    zerolog.Logger
 	counts logCounts
 
@@ -34,11 +34,11 @@ type AccessLog struct {
 	closed  bool
 }
 
-// OpenAccessLog opens the log that cfg names and starts its writer. With a nil
+// Open opens the log that cfg names and starts its writer. With a nil
 // cfg it writes nothing, until a change. The caller closes it. The error says
 // why the file can't be opened, or what is wrong with the format.
-func OpenAccessLog(cfg *config.AccessLog, log zerolog.Logger) (*AccessLog, error) {
-	l := &AccessLog{log: log}
+func Open(cfg *config.AccessLog, log zerolog.Logger) (*Log, error) {
+	l := &Log{log: log}
 	change, err := l.Prepare(cfg)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func OpenAccessLog(cfg *config.AccessLog, log zerolog.Logger) (*AccessLog, error
 
 // Write stamps the session's line with the present time and queues it. It keeps
 // nothing of s and never waits for a disk or a reader.
-func (l *AccessLog) Write(s *Session) {
+func (l *Log) Write(s *Record) {
 	l.write.Lock()
 	defer l.write.Unlock()
 	if l.sink == nil {
@@ -63,14 +63,14 @@ func (l *AccessLog) Write(s *Session) {
 }
 
 // Lines is the number of whole lines written since the log was opened.
-func (l *AccessLog) Lines() uint64 { return l.counts.lines.Load() }
+func (l *Log) Lines() uint64 { return l.counts.lines.Load() }
 
 // Dropped is the number of lines that could not be written.
-func (l *AccessLog) Dropped() uint64 { return l.counts.dropped.Load() }
+func (l *Log) Dropped() uint64 { return l.counts.dropped.Load() }
 
 // Reopen opens the log's path again, after a rotation. On an error the old file
 // stays in use.
-func (l *AccessLog) Reopen() error {
+func (l *Log) Reopen() error {
 	l.admin.Lock()
 	defer l.admin.Unlock()
 	if l.closed || l.cfg == nil || l.cfg.Path == stdoutPath {
@@ -84,10 +84,10 @@ func (l *AccessLog) Reopen() error {
 	return nil
 }
 
-// LogChange is a change of the access log that is ready but not in force.
+// Change is a change of the access log that is ready but not in force.
 // Exactly one of Commit and Discard is to be called.
-type LogChange struct {
-	log    *AccessLog
+type Change struct {
+	log    *Log
 	cfg    *config.AccessLog
 	out    *output    // nil: the file stays as it is
 	format *formatter // nil: no log any more
@@ -95,8 +95,8 @@ type LogChange struct {
 
 // Prepare does what can fail of a change to cfg, nil being no log: it compiles
 // the format and opens the file, if they are others than now.
-func (l *AccessLog) Prepare(cfg *config.AccessLog) (*LogChange, error) {
-	c := &LogChange{log: l}
+func (l *Log) Prepare(cfg *config.AccessLog) (*Change, error) {
+	c := &Change{log: l}
 	if cfg == nil {
 		return c, nil
 	}
@@ -119,7 +119,7 @@ func (l *AccessLog) Prepare(cfg *config.AccessLog) (*LogChange, error) {
 
 // Commit puts the change in force: what is written from now on goes to the new
 // file in the new format, what was written before to the old one.
-func (c *LogChange) Commit() {
+func (c *Change) Commit() {
 	l := c.log
 	l.admin.Lock()
 	defer l.admin.Unlock()
@@ -139,16 +139,17 @@ func (c *LogChange) Commit() {
 	}
 }
 
-// Discard closes what Prepare has opened.
-func (c *LogChange) Discard() {
+// Discard closes what Prepare has opened, and removes a file that it has made.
+func (c *Change) Discard() {
 	if c.out != nil {
+		c.out.unmake(c.cfg.Path)
 		c.out.close()
 	}
 }
 
 // use makes out the file that is written, format nil meaning the present one.
 // The caller holds admin.
-func (l *AccessLog) use(out *output, cfg *config.AccessLog, format *formatter) {
+func (l *Log) use(out *output, cfg *config.AccessLog, format *formatter) {
 	var after []*sink
 	for _, s := range l.sinks() {
 		if s.out.same(out) {
@@ -160,7 +161,7 @@ func (l *AccessLog) use(out *output, cfg *config.AccessLog, format *formatter) {
 }
 
 // sinks are all that may still be writing. The caller holds admin.
-func (l *AccessLog) sinks() []*sink {
+func (l *Log) sinks() []*sink {
 	l.retired = slices.DeleteFunc(l.retired, func(s *sink) bool {
 		select {
 		case <-s.done:
@@ -178,7 +179,7 @@ func (l *AccessLog) sinks() []*sink {
 }
 
 // swap puts s in the place of the sink, which is retired. The caller holds admin.
-func (l *AccessLog) swap(s *sink, format *formatter) {
+func (l *Log) swap(s *sink, format *formatter) {
 	l.write.Lock()
 	old := l.sink
 	l.sink = s
@@ -195,7 +196,7 @@ func (l *AccessLog) swap(s *sink, format *formatter) {
 // Close writes what is queued and closes the file. It takes 5 s at most, also
 // if nobody reads; what isn't written by then is dropped. A line that is
 // written after Close is dropped and counted.
-func (l *AccessLog) Close() error {
+func (l *Log) Close() error {
 	l.admin.Lock()
 	defer l.admin.Unlock()
 	l.closed = true

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"encoding/json"
@@ -19,7 +19,7 @@ import (
 // at is when the sample lines were written.
 var at = time.Date(2026, time.November, 23, 9, 23, 7, 123_987_000, time.UTC)
 
-func formatted(t testing.TB, format string, now time.Time, s *Session) string {
+func formatted(t testing.TB, format string, now time.Time, s *Record) string {
 	t.Helper()
 	f, err := newFormatter(format)
 	if err != nil {
@@ -37,8 +37,8 @@ func tried(addr string, sent, received uint64) Attempt {
 		Connect: 900 * time.Microsecond}
 }
 
-func session(client Peer, status int, sent, received uint64, took time.Duration, attempts ...Attempt) *Session {
-	return &Session{Client: client, Status: status, BytesSent: sent, BytesReceived: received,
+func session(client Peer, status int, sent, received uint64, took time.Duration, attempts ...Attempt) *Record {
+	return &Record{Client: client, Status: status, BytesSent: sent, BytesReceived: received,
 		Start: at.Add(-took), Attempts: attempts, UpstreamRetrans: -1}
 }
 
@@ -49,7 +49,7 @@ func TestProxyFormatIsNginxToTheByte(t *testing.T) {
 	slow.Connect = ms
 	tests := []struct {
 		name string
-		s    *Session
+		s    *Record
 		want string // after the time
 	}{
 		{"normal", session(local, 200, 9, 5, ms, tried("127.0.0.1:19001", 5, 9)),
@@ -105,7 +105,7 @@ func TestVariables(t *testing.T) {
 	host, _ := os.Hostname()
 	tests := []struct {
 		format string
-		s      *Session
+		s      *Record
 		want   string
 	}{
 		{"$remote_addr|$remote_port|$server_addr|$server_port", full, "fe80::1|5|10.0.0.1|80"},

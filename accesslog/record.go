@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package stats turns ended sessions into access-log lines and live state into
-// metrics and JSON.
-package stats
+// Package accesslog turns the record of an ended session into one line of a
+// file: formats, nginx's variables and ours, the one queue that orders the
+// lines, rotation, and what happens when a file takes no more.
+package accesslog
 
 import (
 	"net/netip"
@@ -19,6 +20,9 @@ const (
 	ClientReset   EndReason = "client_reset"
 	BackendReset  EndReason = "backend_reset"
 	IdleTimeout   EndReason = "idle_timeout"
+	MaxAge        EndReason = "max_age"
+	DeadPeer      EndReason = "dead_peer"
+	CheckFailed   EndReason = "check_failed"
 	NoBackend     EndReason = "no_backend"
 	ConnectFailed EndReason = "connect_failed"
 	Denied        EndReason = "denied"
@@ -50,8 +54,8 @@ type Attempt struct {
 	Session       time.Duration // whole attempt
 }
 
-// Session is the record of one session at its end.
-type Session struct {
+// Record is one session at its end; who fills it in may reuse it after Write.
+type Record struct {
 	ID              uint64 // $connection
 	Listener        string
 	Pool            string

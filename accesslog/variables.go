@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"net/netip"
@@ -10,7 +10,7 @@ import (
 
 // line is what a variable's value is made from.
 type line struct {
-	s        *Session
+	s        *Record
 	clock    *clock
 	pid      int
 	hostname string
@@ -48,7 +48,7 @@ func text(get func(l *line) string) variable {
 	}}
 }
 
-func count(get func(s *Session) uint64) variable {
+func count(get func(s *Record) uint64) variable {
 	return number(func(dst []byte, l *line) []byte { return strconv.AppendUint(dst, get(l.s), 10) })
 }
 
@@ -76,7 +76,7 @@ func nginxVariables() map[string]variable {
 		"proxy_protocol_port": maybe(func(dst []byte, l *line) ([]byte, bool) {
 			return strconv.AppendUint(dst, uint64(l.s.ProxyAddr.Port()), 10), true
 		}).unless(func(l *line) bool { return !l.s.ProxyAddr.Addr().IsValid() }),
-		"connection":   count(func(s *Session) uint64 { return s.ID }),
+		"connection":   count(func(s *Record) uint64 { return s.ID }),
 		"time_local":   plain(func(dst []byte, l *line) []byte { return append(dst, l.clock.local...) }),
 		"time_iso8601": plain(func(dst []byte, l *line) []byte { return append(dst, l.clock.iso...) }),
 		"msec": number(func(dst []byte, l *line) []byte {
@@ -90,8 +90,8 @@ func nginxVariables() map[string]variable {
 			}
 			return strconv.AppendInt(dst, int64(l.s.Status), 10)
 		}),
-		"bytes_sent":     count(func(s *Session) uint64 { return s.BytesSent }),
-		"bytes_received": count(func(s *Session) uint64 { return s.BytesReceived }),
+		"bytes_sent":     count(func(s *Record) uint64 { return s.BytesSent }),
+		"bytes_received": count(func(s *Record) uint64 { return s.BytesReceived }),
 		"session_time": number(func(dst []byte, l *line) []byte {
 			return appendSeconds(dst, l.clock.now.Sub(l.s.Start))
 		}),
@@ -137,7 +137,7 @@ func attemptVariables() map[string]variable {
 }
 
 func ownVariables() map[string]variable {
-	rtt := func(get func(s *Session) time.Duration) variable {
+	rtt := func(get func(s *Record) time.Duration) variable {
 		return maybe(func(dst []byte, l *line) ([]byte, bool) {
 			return appendMicros(dst, get(l.s)), true
 		}).unless(func(l *line) bool { return get(l.s) <= 0 })
@@ -147,12 +147,12 @@ func ownVariables() map[string]variable {
 		"pool":         text(func(l *line) string { return l.s.Pool }),
 		"datapath":     text(func(l *line) string { return l.s.Datapath }),
 		"end_reason":   text(func(l *line) string { return string(l.s.Reason) }),
-		"client_rtt":   rtt(func(s *Session) time.Duration { return s.ClientRTT }),
-		"upstream_rtt": rtt(func(s *Session) time.Duration { return s.UpstreamRTT }),
+		"client_rtt":   rtt(func(s *Record) time.Duration { return s.ClientRTT }),
+		"upstream_rtt": rtt(func(s *Record) time.Duration { return s.UpstreamRTT }),
 		"upstream_retrans": maybe(func(dst []byte, l *line) ([]byte, bool) {
 			return strconv.AppendInt(dst, l.s.UpstreamRetrans, 10), true
 		}).unless(func(l *line) bool { return l.s.UpstreamRetrans < 0 }),
-		"bytes_spliced": count(func(s *Session) uint64 { return s.BytesSpliced }),
+		"bytes_spliced": count(func(s *Record) uint64 { return s.BytesSpliced }),
 		"grpc_method": text(func(l *line) string {
 			if l.s.RPC == nil {
 				return ""

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"errors"
@@ -19,6 +19,7 @@ type output struct {
 	fd      int
 	regular bool
 	owned   bool // close closes fd
+	made    bool // the file wasn't there before
 	dev     uint64
 	ino     uint64
 }
@@ -33,11 +34,11 @@ func openOutput(path string) (*output, error) {
 		}
 		return o, nil
 	}
-	fd, err := openAppend(path)
+	fd, made, err := openAppend(path)
 	if err != nil {
 		return nil, fmt.Errorf("access log %s can't be opened, must be a file that can be written: %w", path, err)
 	}
-	o := &output{fd: fd, owned: true}
+	o := &output{fd: fd, owned: true, made: made}
 	if err := o.identify(); err != nil {
 		o.close()
 		return nil, fmt.Errorf("access log %s: %w", path, err)
@@ -45,7 +46,8 @@ func openOutput(path string) (*output, error) {
 	return o, nil
 }
 
-func openAppend(path string) (int, error) {
+// openAppend says whether it made the file.
+func openAppend(path string) (fd int, made bool, err error) {
 	const flags = unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
@@ -53,12 +55,27 @@ func openAppend(path string) (int, error) {
 		// pipe outlives the reader's restart.
 		fd, err := ignoringEINTR(func() (int, error) { return unix.Open(path, unix.O_RDWR|flags, 0) })
 		if !errors.Is(err, unix.EACCES) {
-			return fd, err
+			return fd, false, err
 		}
 	}
-	return ignoringEINTR(func() (int, error) {
-		return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|flags, 0o640)
-	})
+	open := func(how int) (int, error) {
+		return ignoringEINTR(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|how|flags, 0o640) })
+	}
+	if fd, err = open(unix.O_EXCL); err == nil || !errors.Is(err, unix.EEXIST) {
+		return fd, err == nil, err
+	}
+	fd, err = open(0) // it is there, or a link leads to where it will be
+	return fd, false, err
+}
+
+// unmake removes the file if opening it has made it and nobody has written to
+// it, nor put another in its place.
+func (o *output) unmake(path string) {
+	var open, there unix.Stat_t
+	if o.made && unix.Fstat(o.fd, &open) == nil && open.Size == 0 &&
+		unix.Lstat(path, &there) == nil && there.Dev == open.Dev && there.Ino == open.Ino {
+		_ = unix.Unlink(path)
+	}
 }
 
 func (o *output) identify() error {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ import (
 
 // childEnv tells the test binary to be a child: one that fills a disk, or one
 // that logs to standard output.
-const childEnv = "STATS_TEST_CHILD"
+const childEnv = "ACCESSLOG_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(childEnv); kind != "" {
@@ -89,7 +89,7 @@ func fullDisk(kind, dir string) error {
 		}
 		release = func() error { return os.Remove(filler) }
 	}
-	l, err := OpenAccessLog(&config.AccessLog{Path: path, Format: config.FormatProxy}, zerolog.Nop())
+	l, err := Open(&config.AccessLog{Path: path, Format: config.FormatProxy}, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func TestStdout(t *testing.T) {
 
 // writeStdout is the child: the log must not close standard output.
 func writeStdout(_, _ string) error {
-	l, err := OpenAccessLog(&config.AccessLog{Path: "-", Format: "$connection"}, zerolog.Nop())
+	l, err := Open(&config.AccessLog{Path: "-", Format: "$connection"}, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func writeStdout(_, _ string) error {
 	return err
 }
 
-func settled(l *AccessLog, n uint64) error {
+func settled(l *Log, n uint64) error {
 	for range 2000 {
 		if l.Lines()+l.Dropped() == n {
 			return nil

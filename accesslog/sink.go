@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stats
+package accesslog
 
 import (
 	"sync"
@@ -65,7 +65,7 @@ func newSink(out *output, path string, counts *logCounts, log zerolog.Logger, af
 }
 
 // put queues a line. It never waits for the file.
-func (s *sink) put(f *formatter, rec *Session) {
+func (s *sink) put(f *formatter, rec *Record) {
 	s.mu.Lock()
 	if len(s.queue) == 0 {
 		s.queue = append(s.queue, '\n')

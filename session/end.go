@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"time"
+
+	"sluice/accesslog"
+)
+
+// Outcome is how a session ended, as only its carrier can say.
+type Outcome struct {
+	Status int
+	Reason accesslog.EndReason
+	Totals Totals
+	// Datapath is the best one on which bytes moved; not looked at where no
+	// backend was reached.
+	Datapath string
+	Spliced  uint64 // of both directions, moved by the kernel
+	// Server is $server_addr of a unix front: its path.
+	ServerPath             string
+	ClientRTT, UpstreamRTT time.Duration // <= 0: not measurable
+	UpstreamRetrans        int64         // < 0: not measurable
+}
+
+// End ends the session: its record goes out, its counters are brought up to
+// date, and its places in pool and limits are free. The carrier closes the
+// sockets after it, so that who sees them closed finds the session logged and
+// its place free, and then calls Left. r is room for the record; its attempts'
+// memory is used again.
+func (s *Session) End(o *Outcome, r *accesslog.Record, now int64) {
+	s.fill(o, r, now)
+	s.Moved(o.Totals)
+	if s.Backend != nil {
+		s.pool.Release(s.Backend, s.registry.clock.Wall(now))
+	}
+	s.leaveLimits()
+	s.phase = ended
+	s.Settings.Counters.Active.Add(-1)
+	s.Settings.Counters.Ended(r.Datapath, o.Status)
+	s.registry.record(r, s.Settings.Config.AccessLog.Wants(o.Status, r.BytesReceived))
+	if s.Settings.Dispatched && s.registry.dispatch != nil && s.Client.IsValid() {
+		s.registry.dispatch.Ended(s.Client, s.Server)
+	}
+}
+
+// Left says that nothing of the session is left: its sockets are closed.
+func (s *Session) Left() { s.registry.left() }
+
+// fill makes r the session's record.
+func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
+	*r = accesslog.Record{
+		ID:              s.ID,
+		Listener:        s.Settings.Config.Name,
+		Pool:            s.pool.Name(),
+		Start:           s.registry.clock.Wall(s.begun),
+		Status:          o.Status,
+		Reason:          o.Reason,
+		BytesReceived:   o.Totals.FromClient,
+		BytesSent:       o.Totals.ToClient,
+		BytesSpliced:    o.Spliced,
+		Attempts:        append(r.Attempts[:0], s.failed...),
+		ClientRTT:       o.ClientRTT,
+		UpstreamRTT:     o.UpstreamRTT,
+		UpstreamRetrans: o.UpstreamRetrans,
+	}
+	if s.named {
+		r.ProxyAddr = s.Client
+	}
+	r.Client.AddrPort, r.Client.Unix = s.Client, !s.Client.IsValid()
+	if r.Server.AddrPort = s.Server; o.ServerPath != "" { // whoever the client says it is
+		r.Server.Unix, r.Server.Path = true, o.ServerPath
+	}
+	if s.Backend == nil {
+		return
+	}
+	if s.took >= 0 {
+		r.Datapath = o.Datapath
+	}
+	r.Attempts = append(r.Attempts, s.presentAttempt(o.Totals, now))
+}
+
+// presentAttempt describes the attempt under way.
+func (s *Session) presentAttempt(t Totals, now int64) accesslog.Attempt {
+	a := accesslog.Attempt{
+		Addr:          s.Target().String(),
+		BytesSent:     t.ToBackend,
+		BytesReceived: t.FromBackend,
+		Session:       nanoseconds(now - s.tried),
+	}
+	if s.took >= 0 {
+		a.Connected, a.Connect = true, nanoseconds(s.took)
+	}
+	if s.First != 0 {
+		a.GotByte, a.FirstByte = true, nanoseconds(s.First-s.tried)
+	}
+	return a
+}
+
+// Moved brings what moved since the last time into the counters of the listener
+// and the backend. A count that has fallen adds nothing: what was in the
+// kernel's hands when a peer vanished has been taken back.
+func (s *Session) Moved(t Totals) {
+	add := func(now, before uint64) uint64 { return max(now, before) - before }
+	if s.Settings != nil {
+		if n := add(t.FromClient, s.counted.FromClient); n != 0 {
+			s.Settings.Counters.Received.Add(n)
+		}
+		if n := add(t.ToClient, s.counted.ToClient); n != 0 {
+			s.Settings.Counters.Sent.Add(n)
+		}
+	}
+	if s.Backend != nil {
+		s.Backend.AddBytes(add(t.FromBackend, s.counted.FromBackend), add(t.ToBackend, s.counted.ToBackend))
+	}
+	s.counted = t
+}
