@@ -3,12 +3,10 @@
 package proxy
 
 import (
-	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"sluice/stats"
 )
 
 // acceptBatch is how many connections one readiness takes in before sessions
@@ -19,14 +17,17 @@ const acceptBatch = 16
 // gives that one the connections it accepts.
 const handOver = 8
 
+// retryTime is how long a loop waits that can't accept for a lack of the
+// host's, which nobody tells the end of.
+const retryTime = 100 * time.Millisecond
+
 // acceptor is one loop's listening socket of a front.
 type acceptor struct {
 	f      *Front
 	fd     int32
 	handle int32
 	sa     sockaddr
-	// stopping: the front is closing, and its queue is served whatever the limits
-	stopping bool
+	last   int // the leaving that waits for the end of this queue; 0: none
 }
 
 func (a *acceptor) start(l *loop) {
@@ -36,90 +37,46 @@ func (a *acceptor) start(l *loop) {
 	}
 	h, err := l.register(a.fd, events, a)
 	if err != nil {
-		l.e.log.Error().Err(err).Str("listener", a.f.set.Load().Config.Name).Msg("cannot accept on this event loop")
+		// For want of memory, or of fs.epoll.max_user_watches: it may be there soon.
+		if missed, ok := l.e.noAccept.take(l.now); ok {
+			l.e.log.Error().Err(err).Str("listener", a.f.set.Load().Config.Name).Uint64("count", missed+1).
+				Msg("an event loop can't accept: it tries again")
+		}
+		a.await(l, retryTime)
 		return
 	}
 	a.handle = h
+	if a.last != 0 && !a.queued() {
+		a.emptied() // by others that share it, meanwhile
+	}
 }
 
 func (a *acceptor) ready(l *loop, _ uint32) {
 	for range acceptBatch {
-		if !a.accept(l) {
+		if got := a.accept(l); got != took {
+			if got == empty && a.last != 0 {
+				a.emptied()
+			}
 			return
 		}
 	}
 }
 
-// handshakeTime is how long handshakes that are under way when a front closes
-// have to complete.
-const handshakeTime = 100 * time.Millisecond
+// taken is what came of accepting.
+type taken uint8
 
-// stop closes the socket without resetting anybody who is about to be served:
-// new SYNs are dropped, so that their retransmission finds whoever has the
-// address then; handshakes under way complete, and the queue is served. done
-// is called on the loop once the socket is closed.
-func (a *acceptor) stop(l *loop, done func()) {
-	a.stopping = true
-	a.drain(l)
-	if a.f.addr.Path != "" || !dropSYNs(a.fd) {
-		a.shut(l)
-		done()
-		return
-	}
-	time.AfterFunc(handshakeTime, func() {
-		l.post(func() {
-			a.drain(l)
-			a.shut(l)
-			done()
-		})
-	})
-}
+const (
+	took   taken = iota
+	empty        // nobody waits
+	paused       // there are no descriptors to spare; a.pause goes on
+)
 
-func (a *acceptor) drain(l *loop) {
-	for a.accept(l) {
-	}
-}
-
-func (a *acceptor) shut(l *loop) {
-	for i, w := range l.waiting {
-		if w == a {
-			l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
-			break
-		}
-	}
-	if a.handle >= 0 {
-		l.deregister(a.fd, a.handle)
-		a.handle = -1
-	}
-	rawClose(a.fd)
-	a.fd = -1
-}
-
-// dropSYNs has a listening socket ignore new handshakes; segments of those
-// that are under way pass. A socket's filter sees a packet from the TCP header
-// on (tcp_filter in net/ipv4/tcp_ipv4.c). Accepted sockets inherit it, where
-// it does no harm.
-func dropSYNs(fd int32) bool {
-	const flags, syn, ack = 13, 0x02, 0x10
-	code := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
-		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: syn | ack},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: syn},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
-	}
-	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	return unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog) == nil
-}
-
-// accept takes one connection in; false when there is none to take.
-func (a *acceptor) accept(l *loop) bool {
+// accept takes one connection in.
+func (a *acceptor) accept(l *loop) taken {
 	e := l.e
-	if a.stopping {
-		e.fds.Add(2) // who waits in the queue would be reset: it may use what is kept back
-	} else if !e.takeFDs() {
+	if !e.takeFDs() {
 		a.pause(l, 0)
-		return false
+		return paused
 	}
 	fd, errno := rawAccept(a.fd, &a.sa)
 	if errno != 0 {
@@ -128,29 +85,26 @@ func (a *acceptor) accept(l *loop) bool {
 	switch errno {
 	case 0:
 	case unix.EAGAIN:
-		return false
+		return empty
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		if a.stopping {
-			return false
-		}
-		a.pause(l, 100*time.Millisecond)
-		return false
+		a.pause(l, retryTime)
+		return paused
 	case unix.EBADF, unix.EINVAL:
-		return false
+		return empty
 	default:
-		return true // the connection was gone already, or a passing network error (accept(2))
+		return took // the connection was gone already, or a passing network error (accept(2))
 	}
 	client := a.sa.addrPort()
-	e.live.Add(1)
+	e.sessions.Arrived()
 	to := l.emptier()
 	if to == nil {
 		l.load.Add(1)
 		a.begin(l, fd, client)
-		return true
+		return took
 	}
 	to.load.Add(1)
 	to.post(func() { a.begin(to, fd, client) })
-	return true
+	return took
 }
 
 // emptier is a loop that has clearly fewer sessions, nil if the next one in
@@ -176,7 +130,7 @@ func (l *loop) emptier() *loop {
 func (e *Engine) takeFDs() bool {
 	for {
 		n := e.fds.Load()
-		if e.maxFDs > 0 && n+2 > e.maxFDs {
+		if limit := e.maxFDs.Load(); limit > 0 && n+2 > limit {
 			return false
 		}
 		if e.fds.CompareAndSwap(n, n+2) {
@@ -199,20 +153,37 @@ func (e *Engine) giveFDs() {
 // if it is not ours to free what is missing.
 func (a *acceptor) pause(l *loop, retry time.Duration) {
 	e := l.e
-	if now := l.now; now-e.fdsLogAt.Load() > int64(time.Second) {
-		e.fdsLogAt.Store(now)
+	if _, ok := e.noFDs.take(l.now); ok {
 		e.log.Warn().Int64("descriptors", e.fds.Load()).Msg("out of descriptors: not accepting until a session ends; raise LimitNOFILE")
 	}
 	if a.handle >= 0 {
 		l.deregister(a.fd, a.handle)
 		a.handle = -1
-		l.waiting = append(l.waiting, a)
 	}
 	e.starved.Store(true)
+	a.await(l, retry)
 	if retry > 0 {
-		time.AfterFunc(retry, func() { l.post(l.resume) })
-	} else if e.fds.Load()+2 <= e.maxFDs {
+		return
+	}
+	if e.fds.Load()+2 <= e.maxFDs.Load() {
 		l.post(l.resume) // one ended between the look and the flag
+	}
+}
+
+// await has a, which isn't registered, started again by the next resume, which
+// comes after retry if that isn't 0.
+func (a *acceptor) await(l *loop, retry time.Duration) {
+	if !slices.Contains(l.waiting, a) {
+		l.waiting = append(l.waiting, a)
+	}
+	if retry > 0 && !l.retrying { // one is enough, however many wait
+		l.retrying = true
+		time.AfterFunc(retry, func() {
+			l.post(func() {
+				l.retrying = false
+				l.resume()
+			})
+		})
 	}
 }
 
@@ -223,74 +194,4 @@ func (l *loop) resume() {
 	for _, a := range waiting {
 		a.start(l)
 	}
-}
-
-// begin makes a session of an accepted connection.
-func (a *acceptor) begin(l *loop, fd int32, client netip.AddrPort) {
-	e := l.e
-	s := &session{loop: l, front: a.f, client: client, begun: l.now, last: l.now, took: -1, id: e.ids.Add(1)}
-	s.cli = end{s: s, fd: fd, handle: -1, eager: true} // TCP_NODELAY comes from the listening socket
-	s.up = end{s: s, fd: -1, handle: -1}
-	l.sessions.add(s)
-
-	e.gen.RLock()
-	s.set = a.f.set.Load()
-	c := s.set.Config
-	s.set.Counters.Total.Add(1)
-	s.set.Counters.Active.Add(1)
-	if a.f.fixed.IsValid() {
-		s.server = a.f.fixed
-	} else if client.IsValid() && (s.set.ServerAddr || s.set.Dispatched || c.ProxySend != "off") {
-		s.server = localAddr(fd)
-	}
-	if c.Keepalive != a.f.keepalive && client.IsValid() {
-		setKeepalive(fd, c.Keepalive) // an edit since the socket was bound
-	}
-	switch {
-	case (len(c.Allow) > 0 || len(c.Deny) > 0) && !admitted(c, client.Addr()):
-		e.gen.RUnlock()
-		s.finish(403, stats.Denied)
-	case c.ProxyAccept:
-		e.gen.RUnlock()
-		s.awaitHeader()
-	default:
-		s.enter() // gives the lock back
-	}
-}
-
-// enter counts the session in and starts its first attempt. Called with the
-// read side of gen held, which it gives back: the pick belongs to the same
-// generation as the settings.
-func (s *session) enter() {
-	e := s.loop.e
-	c := s.set.Config
-	if s.set.Limits != nil {
-		if !s.set.Limits.enter(s.client.Addr(), c.MaxConns, c.MaxConnsPerIP) {
-			e.gen.RUnlock()
-			s.finish(503, stats.Limited)
-			return
-		}
-		s.limited = true
-	}
-	s.picks.Key = s.client.Addr()
-	s.state = stateConnect
-	s.tries = int32(s.set.Pool.Tries())
-	if c.Tries > 0 {
-		s.tries = min(s.tries, int32(c.Tries))
-	}
-	s.firstPick()
-	e.gen.RUnlock()
-	s.attempt()
-}
-
-// firstPick takes the backend that the kernel proposed, or the next one.
-func (s *session) firstPick() {
-	now := s.loop.e.wall(s.loop.now)
-	if s.set.Dispatched && s.loop.e.disp != nil && s.client.IsValid() {
-		if id, ok := s.loop.e.disp.Redeem(s.client, s.server); ok {
-			s.backend = s.set.Pool.Redeem(&s.picks, id, now)
-			return
-		}
-	}
-	s.backend = s.set.Pool.Pick(&s.picks, now)
 }

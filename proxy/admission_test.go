@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -11,25 +12,25 @@ import (
 	"testing"
 	"time"
 
+	"sluice/accesslog"
 	"sluice/config"
-	"sluice/stats"
 )
 
 func TestAdmission(t *testing.T) {
-	prefix := netip.MustParsePrefix
+	rules := func(s string) []config.Rule { return []config.Rule{{Prefix: netip.MustParsePrefix(s)}} }
 	tests := []struct {
 		name   string
 		change func(*config.Listener)
 		status int
-		reason stats.EndReason
+		reason accesslog.EndReason
 	}{
-		{"deny", func(c *config.Listener) { c.Deny = []netip.Prefix{prefix("127.0.0.0/8")} }, 403, stats.Denied},
-		{"not in allow", func(c *config.Listener) { c.Allow = []netip.Prefix{prefix("198.18.0.0/15")} }, 403, stats.Denied},
+		{"deny", func(c *config.Listener) { c.Deny = rules("127.0.0.0/8") }, 403, accesslog.Denied},
+		{"not in allow", func(c *config.Listener) { c.Allow = rules("198.18.0.0/15") }, 403, accesslog.Denied},
 		{"allow before deny", func(c *config.Listener) {
-			c.Allow = []netip.Prefix{prefix("127.0.0.1/32")}
-			c.Deny = []netip.Prefix{prefix("0.0.0.0/0")}
-		}, 200, stats.ClientClosed},
-		{"not in deny", func(c *config.Listener) { c.Deny = []netip.Prefix{prefix("198.18.0.0/15")} }, 200, stats.ClientClosed},
+			c.Allow = rules("127.0.0.1/32")
+			c.Deny = rules("0.0.0.0/0")
+		}, 200, accesslog.ClientClosed},
+		{"not in deny", func(c *config.Listener) { c.Deny = rules("198.18.0.0/15") }, 200, accesslog.ClientClosed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,7 +70,7 @@ func TestLimits(t *testing.T) {
 				t.Error("a fourth session was let in")
 			}
 			c.Close()
-			expect(t, r.ended(1)[0], 503, stats.Limited, 0, 0)
+			expect(t, r.ended(1)[0], 503, accesslog.Limited, 0, 0)
 			held[0].Close()
 			r.ended(2)
 			c = r.dial()
@@ -90,14 +91,14 @@ func TestAcceptHeader(t *testing.T) {
 	tests := []struct {
 		name, head string
 		status     int
-		reason     stats.EndReason
+		reason     accesslog.EndReason
 		client     string
 	}{
-		{"v1", "PROXY TCP4 198.18.0.9 198.18.0.1 1234 80\r\n", 200, stats.ClientClosed, "198.18.0.9:1234"},
-		{"v2", string(v2), 200, stats.ClientClosed, "198.18.0.9:1234"},
-		{"unknown", "PROXY UNKNOWN\r\n", 200, stats.ClientClosed, ""},
-		{"none", "hello world, this is no header\r\n", 400, stats.BadHeader, ""},
-		{"cut short", "PROXY TC", 400, stats.BadHeader, ""},
+		{"v1", "PROXY TCP4 198.18.0.9 198.18.0.1 1234 80\r\n", 200, accesslog.ClientClosed, "198.18.0.9:1234"},
+		{"v2", string(v2), 200, accesslog.ClientClosed, "198.18.0.9:1234"},
+		{"unknown", "PROXY UNKNOWN\r\n", 200, accesslog.ClientClosed, ""},
+		{"none", "hello world, this is no header\r\n", 400, accesslog.BadHeader, ""},
+		{"cut short", "PROXY TC", 400, accesslog.BadHeader, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,6 +130,50 @@ func TestAcceptHeader(t *testing.T) {
 	}
 }
 
+// TestHeaderTimeout: a client that doesn't complete its header is let go, and
+// by default after as long as nginx waits.
+func TestHeaderTimeout(t *testing.T) {
+	const wait = 300 * time.Millisecond
+	r := newRigOf(t, "relay", []string{serve(t, echo)}, func(c *config.Listener) { c.ProxyAccept = true }, Options{Loops: 2, HeaderTimeout: wait})
+	for i, head := range []string{"", "PROXY TCP4 198.18"} {
+		begun := time.Now() // before the accept, from which on the loop counts
+		c := r.dial()
+		c.Write([]byte(head))
+		c.SetReadDeadline(begun.Add(20 * time.Second))
+		io.ReadAll(c)
+		if took := time.Since(begun); took < wait || took > 15*time.Second {
+			t.Errorf("%q: let go after %v", head, took)
+		}
+		c.Close()
+		expect(t, r.ended(i + 1)[i], 200, accesslog.HeaderTimeout, 0, 0)
+	}
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.headerTimeout != 30*time.Second {
+		t.Errorf("%v by default", e.headerTimeout)
+	}
+}
+
+// TestBadHeaderIsRefusedAtOnce: nobody waits for the rest of what can't become
+// a header.
+func TestBadHeaderIsRefusedAtOnce(t *testing.T) {
+	r := newRig(t, "relay", []string{serve(t, echo)}, func(c *config.Listener) { c.ProxyAccept = true })
+	for i, junk := range []string{"PROXZ", "PROXY TCP5 1.2.3.4", "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n", "\r\n\r\n\x00\r\nQUIT\n\x31", "\x00"} {
+		c := r.dial()
+		c.Write([]byte(junk))
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		var late net.Error
+		if _, err := c.Read(make([]byte, 1)); errors.As(err, &late) && late.Timeout() {
+			t.Errorf("%q is being waited on", junk)
+		}
+		c.Close()
+		expect(t, r.ended(i + 1)[i], 400, accesslog.BadHeader, 0, 0)
+	}
+}
+
 func TestSendHeader(t *testing.T) {
 	datapaths(t, func(t *testing.T, path string) {
 		for _, kind := range []config.ProxyHeader{config.ProxyV1, config.ProxyV2} {
@@ -157,7 +202,7 @@ func TestSendHeader(t *testing.T) {
 			io.ReadAll(c)
 			c.Close()
 			s := r.ended(1)[0]
-			expect(t, s, 200, stats.ClientClosed, warmBytes, warmBytes)
+			expect(t, s, 200, accesslog.ClientClosed, warmBytes, warmBytes)
 			if s.Attempts[0].BytesSent <= warmBytes {
 				t.Errorf("the header isn't counted: %+v", s.Attempts[0])
 			}

@@ -4,6 +4,8 @@ package proxy
 
 import (
 	"golang.org/x/sys/unix"
+
+	"sluice/accesslog"
 )
 
 const (
@@ -40,6 +42,16 @@ func (p pipe) close() {
 	}
 }
 
+// renewPipe puts a new pipe in the place of one of which nobody knows what it
+// still holds: it would be the next session's.
+func (l *loop) renewPipe() {
+	l.pipe.close()
+	var err error
+	if l.pipe, err = newPipe(); err != nil {
+		l.e.log.Warn().Err(err).Msg("no pipe for bulk: it is copied from now on")
+	}
+}
+
 func rawSplice(from, to int32, n int) (int, unix.Errno) {
 	got, _, e := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	if e != 0 {
@@ -48,18 +60,28 @@ func rawSplice(from, to int32, n int) (int, unix.Errno) {
 	return int(got), 0
 }
 
+// pipeLack says whether splice(2) may have failed for the pipe's sake, the
+// socket being as it was.
+func pipeLack(errno unix.Errno) bool {
+	switch errno {
+	case unix.ENOMEM, unix.ENOBUFS, unix.EINVAL:
+		return true
+	}
+	return false
+}
+
 // bulky says whether the session's bytes are worth splice(2). A session that
 // was ever in a map isn't: the kernel parks bytes there that splice(2) on the
 // socket can't see.
-func (s *session) bulky() bool {
-	return s.mean >= bulkMean && s.kern == nil && s.loop.pipe.r >= 0 && s.client.IsValid() && s.backend.Addr.Unix == ""
+func (s *pair) bulky() bool {
+	return s.mean >= bulkMean && s.mover == nil && s.loop.pipe.r >= 0 && s.Client.IsValid() && s.Backend.Addr.Unix == ""
 }
 
-// moveBulk moves up to a bulkChunk from src to dst without bringing it here. What
+// moveBulk moves up to n bytes, a bulkChunk at most, from src to dst without bringing it here. What
 // it returns is as from recv(2) on src.
-func (s *session) moveBulk(src, dst *end) (int, unix.Errno) {
+func (s *pair) moveBulk(src, dst *end, n int) (int, unix.Errno) {
 	p := s.loop.pipe
-	got, errno := rawSplice(src.fd, p.w, bulkChunk)
+	got, errno := rawSplice(src.fd, p.w, n)
 	if got <= 0 {
 		return got, errno
 	}
@@ -79,16 +101,21 @@ func (s *session) moveBulk(src, dst *end) (int, unix.Errno) {
 			continue
 		}
 		b := s.loop.getBuffer(left)
-		b = b[:readPipe(p.r, b[:left])]
-		switch errno {
-		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM:
-			s.hold(dst, b)
-		default:
+		if readPipe(p.r, b[:left]) < left {
 			s.loop.putBuffer(b)
-			s.deadEnd(dst)
+			s.loop.renewPipe()
+			s.cut(accesslog.Internal)
+			return got, 0
+		}
+		if s.mayRetry(dst, errno) {
+			s.hold(dst, b[:left])
+		} else {
+			s.loop.putBuffer(b)
+			s.deadEnd(dst, errno)
 		}
 		break
 	}
+	s.mindWindow(src, got)
 	return got, 0
 }
 

@@ -13,7 +13,7 @@ import (
 // mapped is how many live sessions are in the map.
 func (r *rig) mapped() (n int) {
 	for _, l := range r.engine.loops {
-		l.call(func() { n += l.spliced })
+		l.call(func() { n += l.moving })
 	}
 	return n
 }

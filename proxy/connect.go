@@ -3,37 +3,37 @@
 package proxy
 
 import (
-	"time"
+	"errors"
 
 	"golang.org/x/sys/unix"
 
-	"sluice/stats"
+	"sluice/accesslog"
+	"sluice/session"
 )
 
-// attempt dials the backend that was picked.
-func (s *session) attempt() {
-	for {
-		if s.backend == nil {
-			s.attempts = append(s.attempts, stats.Attempt{Addr: s.set.Pool.Name()})
-			s.finish(502, stats.NoBackend)
-			return
-		}
-		s.tried = s.loop.now
-		s.took = -1
+// attempt dials the backend that was picked, and the next ones for as long as
+// that fails at once.
+func (s *pair) attempt() {
+	for s.state = stateConnect; ; {
 		errno := s.dial()
 		if errno == 0 {
 			return
 		}
-		if !s.another(errno) {
+		if v := s.another(errno); v != session.Picked {
+			s.obey(v)
 			return
 		}
 	}
 }
 
-// dial starts connecting; 0 if that is under way (or done).
-func (s *session) dial() unix.Errno {
+// dialOnce starts connecting; 0 if that is under way (or done). own: from a port of
+// our own, if the session may need one.
+func (s *pair) dialOnce(own bool) unix.Errno {
 	var sa sockaddr
-	addr := s.backend.Addr
+	if s.Backend.Addr.Portless() && !s.Server.IsValid() {
+		s.Server = localAddr(s.cli.fd)
+	}
+	addr := s.Target()
 	family := unix.AF_INET
 	switch {
 	case addr.Unix != "":
@@ -52,9 +52,16 @@ func (s *session) dial() unix.Errno {
 		return errno
 	}
 	s.up = end{s: s, fd: fd, handle: -1}
-	s.up.eager = family == unix.AF_UNIX // it has no Nagle to turn off
-	if d := s.set.Config.Keepalive; d > 0 && family != unix.AF_UNIX {
+	rawSetInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) // urgent bytes stay in their place
+	if family == unix.AF_UNIX {
+		s.up.eager = true // it has no Nagle to turn off
+		s.up.halting = true
+	}
+	if d := s.Settings.Config.Keepalive; d > 0 && family != unix.AF_UNIX {
 		setKeepalive(fd, d)
+	}
+	if own {
+		s.bindPort(fd, addr.AddrPort)
 	}
 	errno = rawConnect(fd, &sa)
 	if errno != 0 && errno != unix.EINPROGRESS {
@@ -62,17 +69,19 @@ func (s *session) dial() unix.Errno {
 	}
 	// Registered after connect(2): an unconnected socket reports a hang-up.
 	h, err := s.loop.register(fd, relayEvents, &s.up)
-	if err != nil {
+	if errors.Is(err, unix.ENOSPC) {
+		return unix.ENOSPC
+	} else if err != nil {
 		return unix.ENOMEM
 	}
 	s.up.handle = h
 	s.up.asksRoom = true
-	s.loop.timers.set(s, s.loop.now+int64(s.set.Config.ConnectTimeout))
+	s.loop.timers.set(s, s.loop.now+int64(s.Settings.Config.ConnectTimeout))
 	return 0
 }
 
 // connectReady is told what epoll says of the socket that is being connected.
-func (s *session) connectReady(events uint32) {
+func (s *pair) connectReady(events uint32) {
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		errno := rawSocketError(s.up.fd)
 		if errno == 0 && events&unix.EPOLLERR == 0 && events&unix.EPOLLIN != 0 {
@@ -90,66 +99,40 @@ func (s *session) connectReady(events uint32) {
 	}
 }
 
-// ownFault tells a lack of ours from a failure of the backend's.
-func ownFault(e unix.Errno) bool {
-	switch e {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
-		return true
-	}
-	return false
+func (s *pair) attemptFailed(errno unix.Errno) {
+	s.obey(s.another(errno))
 }
 
-func (s *session) attemptFailed(errno unix.Errno) {
-	if s.another(errno) {
-		s.attempt()
-	}
-}
-
-// another puts a failed attempt behind and picks again; false: the session has
-// ended.
-func (s *session) another(errno unix.Errno) bool {
+// another puts a failed attempt behind and picks again.
+func (s *pair) another(errno unix.Errno) session.Verdict {
 	e := s.loop.e
-	c := s.set.Config
-	own := ownFault(errno)
-	e.log.Debug().Str("listener", c.Name).Str("backend", s.backend.Addr.String()).Str("error", errno.Error()).Msg("connect failed")
-	s.attempts = append(s.attempts, s.presentAttempt())
-	now := e.wall(s.loop.now)
-	if own {
-		s.set.Pool.Release(s.backend, now)
-	} else {
-		s.set.Pool.Failed(s.backend, now)
+	c := s.Settings.Config
+	e.log.Debug().Str("listener", c.Name).Str("backend", s.Target().String()).Str("error", errno.Error()).Msg("connect failed")
+	whose := faultOf(errno)
+	if whose != session.BackendFault {
+		e.tellLack(s.loop.now, c.Name, s.Target().String(), errno)
 	}
-	s.backend = nil
+	moved := s.totals()
 	s.closeEnd(&s.up)
+	s.givePort(0)
 	s.up = end{s: s, fd: -1, handle: -1}
-	if own {
-		s.finish(500, stats.Internal)
-		return false
-	}
-	s.tries--
-	if s.tries <= 0 || (c.TryTimeout > 0 && s.loop.now-s.begun >= int64(c.TryTimeout)) {
-		s.finish(502, stats.ConnectFailed)
-		return false
-	}
-	e.gen.RLock()
-	s.backend = s.set.Pool.Pick(&s.picks, now)
-	e.gen.RUnlock()
-	return true
+	return s.Failed(s, whose, errno.Error(), moved, s.loop.now)
 }
 
 // connected starts the relay.
-func (s *session) connected(events uint32) {
+func (s *pair) connected(events uint32) {
 	l := s.loop
-	c := s.set.Config
-	s.took = max(0, l.now-s.tried)
-	s.set.Pool.Connected(s.backend, time.Duration(s.took), l.e.wall(l.now))
-	s.state = stateRelay
+	c := s.Settings.Config
+	s.Reached(l.now)
+	s.forgetSYN()
+	s.state, s.last = stateRelay, l.now
 	s.deadline = 0
-	if c.IdleTimeout > 0 {
-		s.last = l.now
-		l.timers.set(s, l.now+int64(c.IdleTimeout))
+	if at := s.due(); at > 0 {
+		l.timers.set(s, at)
 	}
 	s.up.note(events)
+	s.watchPeers()
+	s.pace = newPace(c)
 	if c.ProxySend != "off" {
 		if h := s.outgoingHeader(); !s.give(&s.up, h) {
 			s.lost()
@@ -163,14 +146,11 @@ func (s *session) connected(events uint32) {
 	if s.state != stateRelay || s.cli.handle >= 0 {
 		return
 	}
-	watch := uint32(readEvents)
-	if s.cli.full {
-		watch, s.cli.asksRoom = relayEvents, true
-	}
-	h, err := l.register(s.cli.fd, watch, &s.cli)
+	s.cli.asksRoom = s.cli.full
+	h, err := l.register(s.cli.fd, s.watch(&s.cli), &s.cli)
 	if err != nil {
 		l.e.log.Error().Err(err).Msg("cannot watch a client's socket")
-		s.finish(500, stats.Internal)
+		s.finish(500, accesslog.Internal)
 		return
 	}
 	s.cli.handle = h

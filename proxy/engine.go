@@ -10,7 +10,6 @@ package proxy
 import (
 	"errors"
 	"math"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,30 +18,24 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"sluice/accesslog"
+	"sluice/internal/handshakes"
+	"sluice/internal/mono"
 	"sluice/pool"
+	"sluice/session"
 	"sluice/stats"
 )
-
-// Dispatch knows what the sk_lookup program picked for a connection.
-type Dispatch interface {
-	// Redeem returns the Backend.ID picked for the connection from client to
-	// server, and forgets it.
-	Redeem(client, server netip.AddrPort) (backendID uint32, ok bool)
-	// Ended says that the connection is about to be closed: what still comes of
-	// it is no new one.
-	Ended(client, server netip.AddrPort)
-}
 
 // Options configure an Engine.
 type Options struct {
 	Loops int // event loops; 0: one for each CPU the process may run on
 	Log   zerolog.Logger
-	// Record is called once at the end of each session, on its loop; the
-	// record is the callee's only during the call. accessLog is the
-	// listener's option.
-	Record   func(s *stats.Session, accessLog bool)
-	Dispatch Dispatch // nil: every pick is made at accept
-	Splice   Splice   // nil: every session is relayed; closed by its owner, after the engine
+	// Sessions is where the engine's sessions belong. Nil: one of its own, whose
+	// records go nowhere.
+	Sessions *session.Registry
+	Splice   Splice // nil: no session is spliced; closed by its owner, after the engine
+	// Offload is as SetOffload has it. Nil: no session is forwarded.
+	Offload *Offload
 	// MaxSessionFDs bounds the descriptors of sessions together; accepting
 	// stops there until one is free. 0: no bound but the kernel's.
 	MaxSessionFDs int
@@ -50,33 +43,33 @@ type Options struct {
 	// sessions to enter the map of Splice; a busier one moves their messages
 	// itself. 0: what measures best.
 	MapBatch int
+	// HeaderTimeout is how long a client may take for its PROXY header; 0: as
+	// long as the interface says, 30 s.
+	HeaderTimeout time.Duration
 }
 
 // Engine owns the event loops and all sessions.
 type Engine struct {
-	log     zerolog.Logger
-	record  func(*stats.Session, bool)
-	disp    Dispatch
-	splice  Splice
-	flows   []atomic.Pointer[session] // by flow, while a session is in the map
-	loops   []*loop
-	base    time.Time // start of the engine's monotonic clock
-	monoOff int64     // what to add to get CLOCK_MONOTONIC
+	log      zerolog.Logger
+	splice   Splice
+	flows    []atomic.Pointer[splicer]  // by flow, while a session is in the map
+	offload  atomic.Pointer[offloading] // nil: no session is forwarded
+	loops    []*loop
+	sessions *session.Registry
+	clock    mono.Clock // the sessions' one
 
-	// gen: a session takes its listener's settings and its pick under the read
-	// side; an update of all pools and listeners holds the write side.
-	gen sync.RWMutex
+	handshakes handshakes.Observer // of all fronts that go
 
-	ids      atomic.Uint64
-	live     atomic.Int64
 	fds      atomic.Int64
-	maxFDs   int64
+	maxFDs   atomic.Int64
 	mapBatch int32
-	starved  atomic.Bool // some acceptor waits for a descriptor
-	fdsLogAt atomic.Int64
+	// headerTimeout is how long a client may take for its PROXY header.
+	headerTimeout time.Duration
 
-	idleMu sync.Mutex
-	idle   []chan struct{}
+	starved  atomic.Bool // some acceptor waits for a descriptor
+	noFDs    seldom      // who tells of that
+	noAccept seldom
+	lacks    seldom // who tells of backends that can't be dialled
 
 	closeOnce sync.Once
 }
@@ -87,14 +80,17 @@ func New(o Options) (*Engine, error) {
 	if n <= 0 {
 		n = cpus()
 	}
-	e := &Engine{log: o.Log, record: o.Record, disp: o.Dispatch, splice: o.Splice, base: time.Now(), maxFDs: int64(o.MaxSessionFDs)}
+	if o.Sessions == nil {
+		o.Sessions = session.NewRegistry(session.Options{})
+	}
+	e := &Engine{log: o.Log, sessions: o.Sessions, splice: o.Splice, clock: o.Sessions.Clock()}
+	e.SetMaxSessionFDs(o.MaxSessionFDs)
 	if e.mapBatch = int32(min(o.MapBatch, math.MaxInt32/batchOne)); e.mapBatch <= 0 {
 		e.mapBatch = mapBatch
 	}
-	if e.record == nil {
-		e.record = func(*stats.Session, bool) {}
+	if e.headerTimeout = o.HeaderTimeout; e.headerTimeout <= 0 {
+		e.headerTimeout = headerTimeout
 	}
-	e.monoOff = monotonicNow() - int64(time.Since(e.base))
 	for i := range n {
 		l, err := newLoop(e, i)
 		if err != nil {
@@ -106,8 +102,8 @@ func New(o Options) (*Engine, error) {
 		e.loops = append(e.loops, l)
 	}
 	if e.splice != nil {
-		e.flows = make([]atomic.Pointer[session], e.splice.MaxFlows())
-		// The loop's goroutine isn't running yet, so its slots can be used here.
+		e.flows = make([]atomic.Pointer[splicer], e.splice.MaxFlows())
+		// The loop's goroutine isn't running yet, so it can be registered with here.
 		if _, err := e.loops[0].register(int32(e.splice.Announcements()), unix.EPOLLIN, announcements{e}); err != nil {
 			for _, l := range e.loops {
 				l.shut()
@@ -117,6 +113,11 @@ func New(o Options) (*Engine, error) {
 	}
 	for _, l := range e.loops {
 		go l.run()
+	}
+	if o.Offload != nil {
+		if err := e.SetOffload(o.Offload); err != nil {
+			return nil, errors.Join(err, e.Close())
+		}
 	}
 	return e, nil
 }
@@ -130,28 +131,13 @@ func cpus() int {
 	return runtime.NumCPU()
 }
 
-func monotonicNow() int64 {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
-		return 0
-	}
-	return ts.Nano()
-}
-
-// clock is CLOCK_MONOTONIC in ns, the clock of bpf_ktime_get_ns, without a
-// system call.
-func (e *Engine) clock() int64 { return int64(time.Since(e.base)) + e.monoOff }
-
-// wall turns a reading of clock into the time of day.
-func (e *Engine) wall(mono int64) time.Time { return e.base.Add(time.Duration(mono - e.monoOff)) }
-
 // Close resets what sessions are left, without waiting for anybody, and ends
 // the loops. Fronts are to be closed before.
 func (e *Engine) Close() error {
 	e.closeOnce.Do(func() {
 		for _, l := range e.loops {
 			l.post(func() {
-				l.resetAll(stats.Shutdown)
+				l.resetAll(accesslog.Shutdown)
 				l.quit = true
 			})
 		}
@@ -162,48 +148,22 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// Update runs f while no session takes its settings or a pick, so that one
-// generation covers all pools and listeners. f must not wait for a loop.
-func (e *Engine) Update(f func()) {
-	e.gen.Lock()
-	defer e.gen.Unlock()
-	f()
-}
+// SetMaxSessionFDs replaces Options.MaxSessionFDs. Sessions that are there stay.
+func (e *Engine) SetMaxSessionFDs(n int) { e.maxFDs.Store(int64(n)) }
 
-// Sessions is how many are live.
-func (e *Engine) Sessions() int { return int(e.live.Load()) }
-
-// Idle returns a channel that is closed once no session is live.
-func (e *Engine) Idle() <-chan struct{} {
-	c := make(chan struct{})
-	e.idleMu.Lock()
-	e.idle = append(e.idle, c)
-	e.idleMu.Unlock()
-	if e.live.Load() == 0 {
-		e.tellIdle()
-	}
-	return c
-}
-
-func (e *Engine) tellIdle() {
-	e.idleMu.Lock()
-	for _, c := range e.idle {
-		close(c)
-	}
-	e.idle = nil
-	e.idleMu.Unlock()
-}
+// MaxSessionFDs is the bound in force.
+func (e *Engine) MaxSessionFDs() int { return int(e.maxFDs.Load()) }
 
 // ResetAll resets every session; each gets its line (200, shutdown).
 func (e *Engine) ResetAll() {
 	for _, l := range e.loops {
-		l.call(func() { l.resetAll(stats.Shutdown) })
+		l.call(func() { l.resetAll(accesslog.Shutdown) })
 	}
 }
 
-// ResetBackends resets the sessions of these backends (200, removed). They
+// Cut resets the sessions of these backends (200, removed). They
 // are reset when it returns.
-func (e *Engine) ResetBackends(gone []*pool.Backend) {
+func (e *Engine) Cut(gone []*pool.Backend) {
 	if len(gone) == 0 {
 		return
 	}
@@ -213,9 +173,9 @@ func (e *Engine) ResetBackends(gone []*pool.Backend) {
 	}
 	for _, l := range e.loops {
 		l.call(func() {
-			l.sessions.each(func(s *session) {
-				if s.backend != nil && set[s.backend] {
-					s.cut(stats.Removed)
+			l.sessions.each(func(s *pair) {
+				if s.Backend != nil && set[s.Backend] {
+					s.cut(accesslog.Removed)
 				}
 			})
 		})
@@ -226,46 +186,22 @@ func (e *Engine) ResetBackends(gone []*pool.Backend) {
 // listeners and backends.
 func (e *Engine) Flush() {
 	for _, l := range e.loops {
-		l.call(func() { l.sessions.each((*session).flush) })
+		l.call(func() { l.sessions.each((*pair).flush) })
 	}
 }
 
-// Flows describes live sessions, newest first, limit at most.
-func (e *Engine) Flows(limit int) []stats.Flow {
-	var lists [][]stats.Flow
+// Flows are the first limit live sessions in this order. The loops copy small
+// values only, limit at most each.
+func (e *Engine) Flows(limit int, by stats.FlowOrder) []session.Flow {
+	var lists [][]session.Flow
 	for _, l := range e.loops {
-		var list []stats.Flow
+		top := session.NewTop(limit, by)
 		l.call(func() {
-			l.sessions.newest(func(s *session) bool {
-				if len(list) >= limit {
-					return false
-				}
-				list = append(list, s.describe())
-				return true
-			})
+			l.sessions.newest(func(s *pair) bool { return top.Add(s.flow()) })
 		})
-		lists = append(lists, list)
+		lists = append(lists, top.Flows())
 	}
-	return mergeFlows(lists, limit)
-}
-
-// mergeFlows merges lists that are each sorted by falling ID.
-func mergeFlows(lists [][]stats.Flow, limit int) []stats.Flow {
-	out := []stats.Flow{}
-	for len(out) < limit {
-		best := -1
-		for i, l := range lists {
-			if len(l) > 0 && (best < 0 || l[0].ID > lists[best][0].ID) {
-				best = i
-			}
-		}
-		if best < 0 {
-			break
-		}
-		out = append(out, lists[best][0])
-		lists[best] = lists[best][1:]
-	}
-	return out
+	return session.FirstFlows(lists, limit, by)
 }
 
 // errNoFront is for a Bind that has nothing to bind.

@@ -8,53 +8,56 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sluice/stats"
+	"sluice/accesslog"
+	"sluice/session"
 )
 
 // finish ends the session: its record goes out, its sockets are closed (with
 // RST if they were told to linger for it), and what it held is given back.
-func (s *session) finish(status int, reason stats.EndReason) {
+func (s *pair) finish(status int, reason accesslog.EndReason) {
 	if s.state == stateEnded {
 		return
 	}
-	l, e := s.loop, s.loop.e
-	s.leaveMap()
+	if s.withdraw() {
+		s.mover.abort() // what ends it is ours: its ends have gone on without us
+	}
+	l, at := s.loop, s.loop.now
+	if s.mover != nil {
+		s.mover.leave()
+		if s.state == stateEnded {
+			return
+		}
+		at = s.mover.endedAt(at)
+	}
 	s.state = stateEnded
-	s.reason = reason
 	s.deadline = 0
+	s.wasShort()
 	l.timers.remove(s)
+	if s.ending {
+		l.ending--
+	}
+	s.unwatch()
 	s.dropHeld(&s.cli)
 	s.dropHeld(&s.up)
 
-	// The line, and the place in pool and limits, before the sockets: who sees
-	// the end of a session finds it logged and its place free.
-	rec := s.recordOf(status)
-	s.flush()
-	if s.backend != nil {
-		s.set.Pool.Release(s.backend, e.wall(l.now))
-	}
-	if s.limited {
-		s.set.Limits.leave(s.client.Addr())
-	}
 	l.sessions.remove(s)
 	l.load.Add(-1)
-	s.set.Counters.Active.Add(-1)
-	s.set.Counters.Ended(rec.Datapath, status)
-	e.record(rec, s.set.Config.AccessLog)
-	if s.set.Dispatched && e.disp != nil && s.client.IsValid() {
-		e.disp.Ended(s.client, s.server)
-	}
+	s.End(s.outcome(status, reason), &l.rec, at)
 	s.closeEnd(&s.cli)
 	s.closeEnd(&s.up)
-
-	e.giveFDs()
-	if e.live.Add(-1) == 0 {
-		e.tellIdle()
+	if s.mover != nil {
+		s.mover.closed()
 	}
+
+	if !s.fdsGiven {
+		l.e.giveFDs()
+	}
+	s.givePort(restAfter(reason))
+	s.Left()
 }
 
 // closeEnd closes one socket and takes it off the loop.
-func (s *session) closeEnd(e *end) {
+func (s *pair) closeEnd(e *end) {
 	if e.fd < 0 {
 		return
 	}
@@ -66,77 +69,40 @@ func (s *session) closeEnd(e *end) {
 	e.fd = -1
 }
 
-// presentAttempt describes the attempt under way.
-func (s *session) presentAttempt() stats.Attempt {
-	now := s.loop.now
-	a := stats.Attempt{
-		Addr:          s.backend.Addr.String(),
-		BytesSent:     s.up.out,
-		BytesReceived: s.up.in,
-		Session:       time.Duration(max(0, now-s.tried)),
+// totals are what the session has moved so far, by whomever.
+func (s *pair) totals() session.Totals {
+	up, down := s.moved()
+	return session.Totals{
+		FromClient: s.cli.in + up, ToClient: s.cli.out + down,
+		FromBackend: s.up.in + down, ToBackend: s.up.out + up,
 	}
-	if s.took >= 0 {
-		a.Connected = true
-		a.Connect = time.Duration(s.took)
-	}
-	if s.first != 0 {
-		a.GotByte = true
-		a.FirstByte = time.Duration(max(0, s.first-s.tried))
-	}
-	return a
 }
 
-// recordOf is the session's record, good until the loop's next one. The bytes that the kernel moved have been
-// added to both ends' counts when it left the map.
-func (s *session) recordOf(status int) *stats.Session {
-	e := s.loop.e
-	r := &s.loop.rec
-	*r = stats.Session{
-		ID:              s.id,
-		Listener:        s.set.Config.Name,
-		Pool:            s.set.Pool.Name(),
-		Start:           e.wall(s.begun),
-		Status:          status,
-		Reason:          s.reason,
-		BytesReceived:   s.cli.in,
-		BytesSent:       s.cli.out,
-		Attempts:        append(r.Attempts[:0], s.attempts...),
-		UpstreamRetrans: -1,
+// outcome is what the session's record needs of us, good until the loop's next
+// one. The bytes that the kernel moved have been added to both ends' counts when
+// it left the map.
+func (s *pair) outcome(status int, reason accesslog.EndReason) *session.Outcome {
+	o := &s.loop.outcome
+	*o = session.Outcome{
+		Status: status, Reason: reason, Totals: s.totals(),
+		Datapath: s.path().String(), ServerPath: s.front.addr.Path, UpstreamRetrans: -1,
 	}
-	s.addresses(r)
-	if s.kern != nil {
-		r.BytesSpliced = s.kern.spliced
+	if s.mover != nil {
+		o.Spliced = s.mover.total()
 	}
-	if s.backend != nil {
-		if s.took >= 0 {
-			r.Datapath = "relay"
-			if r.BytesSpliced > 0 {
-				r.Datapath = "splice"
-			}
-		}
-		r.Attempts = append(r.Attempts, s.presentAttempt())
+	if s.Settings.TCPInfo {
+		i := s.peerInfo()
+		o.ClientRTT, o.UpstreamRTT, o.UpstreamRetrans = i.clientRTT, i.upstreamRTT, i.upstreamRetrans
 	}
-	if s.set.TCPInfo {
-		s.measure(r)
-	}
-	return r
+	return o
 }
 
-func (s *session) addresses(r *stats.Session) {
-	if s.told {
-		r.ProxyAddr = s.client
+// peerInfo asks the kernel for round-trip times and retransmissions.
+func (s *pair) peerInfo() (o peerInfo) {
+	o.upstreamRetrans = -1
+	if s.fwd != nil && s.fwd.letGo {
+		return s.fwd.info
 	}
-	if s.client.IsValid() {
-		r.Client.AddrPort = s.client
-		r.Server.AddrPort = s.server
-		return
-	}
-	r.Client.Unix, r.Server.Unix = true, true
-	r.Server.Path = s.front.addr.Path
-}
-
-// measure asks the kernel for round-trip times and retransmissions.
-func (s *session) measure(r *stats.Session) {
 	var ti unix.TCPInfo
 	rtt := func(us uint32) time.Duration {
 		if us == 0 || us == math.MaxUint32 {
@@ -144,40 +110,15 @@ func (s *session) measure(r *stats.Session) {
 		}
 		return time.Duration(us) * time.Microsecond
 	}
-	if s.cli.fd >= 0 && s.client.IsValid() && tcpInfo(s.cli.fd, &ti) {
-		r.ClientRTT = rtt(ti.Rtt)
+	if s.cli.fd >= 0 && s.Client.IsValid() && tcpInfo(s.cli.fd, &ti) {
+		o.clientRTT = rtt(ti.Rtt)
 	}
-	if s.up.fd >= 0 && s.backend != nil && s.backend.Addr.Unix == "" && s.took >= 0 && tcpInfo(s.up.fd, &ti) {
-		r.UpstreamRTT = rtt(ti.Rtt)
-		r.UpstreamRetrans = int64(ti.Total_retrans)
+	if s.up.fd >= 0 && s.HasBackend() && s.Backend.Addr.Unix == "" && tcpInfo(s.up.fd, &ti) {
+		o.upstreamRTT = rtt(ti.Rtt)
+		o.upstreamRetrans = int64(ti.Total_retrans)
 	}
+	return o
 }
 
-// flush brings what moved since the last time into the counters of the
-// listener and the backend.
-func (s *session) flush() {
-	now := [2]struct{ in, out uint64 }{
-		{s.cli.in + s.kernelBytes(&s.cli), s.cli.out + s.kernelBytes(&s.up)},
-		{s.up.in + s.kernelBytes(&s.up), s.up.out + s.kernelBytes(&s.cli)},
-	}
-	add := func(i int) (in, out uint64) {
-		in, out = now[i].in-s.flushed[i].in, now[i].out-s.flushed[i].out
-		if now[i].in < s.flushed[i].in {
-			in = 0
-		}
-		if now[i].out < s.flushed[i].out {
-			out = 0 // what was in the kernel's hands when the peer vanished has been taken back
-		}
-		return in, out
-	}
-	if in, out := add(0); in|out != 0 {
-		s.set.Counters.Received.Add(in)
-		s.set.Counters.Sent.Add(out)
-	}
-	if s.backend != nil {
-		if in, out := add(1); in|out != 0 {
-			s.backend.AddBytes(in, out)
-		}
-	}
-	s.flushed = now
-}
+// flush brings what moved since the last time into the counters.
+func (s *pair) flush() { s.Moved(s.totals()) }

@@ -13,7 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sluice/stats"
+	"sluice/accesslog"
+	"sluice/session"
 )
 
 const (
@@ -42,9 +43,9 @@ type handler interface {
 	ready(l *loop, events uint32)
 }
 
-// slot is one registration. The generation tells an event that was fetched
+// registration is a descriptor's with the loop. The generation tells an event that was fetched
 // before its descriptor was closed from one of the descriptor's successor.
-type slot struct {
+type registration struct {
 	h   handler
 	gen int32
 }
@@ -58,31 +59,52 @@ type loop struct {
 	epfd   int
 	wakefd int32
 
-	slots []slot
-	free  []int32
-	gen   int32
+	registrations []registration
+	free          []int32
+	gen           int32
 
-	now    int64  // monotonic, ns, taken after each wait
-	yield  int64  // when it last passed through Go's scheduler
-	wakes  uint64 // how often a wait has ended
-	batch  int32  // events a wake: a running mean, quick to rise, in 1/batchOne
-	timers timerHeap
-	hot    []*session // directions that used up their burst
-	spare  [][]byte
-	buf    []byte
-	pipe   pipe
-	rec    stats.Session // of the session that ends
+	now     int64  // monotonic, ns, taken after each wait
+	yield   int64  // when it last passed through Go's scheduler
+	wakes   uint64 // how often a wait has ended
+	batch   int32  // events a wake: a running mean, quick to rise, in 1/batchOne
+	timers  timerHeap
+	hot     []*pair // directions that used up their burst
+	spare   [][]byte
+	buf     []byte
+	pipe    pipe
+	rec     accesslog.Record // of the session that ends
+	outcome session.Outcome  // likewise
 
-	sessions sessionList
-	load     atomic.Int32 // sessions, those on their way here included
-	other    int          // the loop that was last looked at for handing over
-	spliced  int          // sessions in the map
-	sweepAt  int64
+	sessions  sessionList
+	load      atomic.Int32 // sessions, those on their way here included
+	other     int          // the loop that was last looked at for handing over
+	moving    int          // sessions with a mover
+	armed     int          // sessions that wait to be forwarded
+	seeking   []*forwarder // armed, without a quiet moment so far
+	settling  []*forwarder // cut, with sockets that are to be let go
+	lingering []lingering
+	lookAt    int64 // when something of these is due; 0: nothing is
+	drainAt   int64 // when to look for events of the forward program; 0: when it wakes us
+	watched   int   // sessions of watchPeers
+	sweepAt   int64
+	soon      []soonEntry // sessions to be looked at before that, in order
+	sweeping  bool
 
-	waiting []*acceptor // stopped for want of descriptors
+	waiting  []*acceptor // stopped for want of descriptors, or of memory
+	retrying bool        // they are to be started again at a time
+
+	askers    []*pair     // that wait for the loop's next question
+	asking    bool        // one is open
+	asked     []*question // put to this loop in this round
+	due       []*question // put in an earlier one
+	dueRounds int
+	parting   []parting // clients that have sent their end of stream
+	ending    int       // sessions with a mover that have ended but for their last bytes
+	endsSeen  uint64    // by the forward program's count, when it was last looked at
 
 	mu     sync.Mutex
 	posted []func()
+	ended  bool
 	awake  atomic.Bool // a wake-up is already under way
 	quit   bool
 	done   chan struct{}
@@ -99,7 +121,7 @@ func newLoop(e *Engine, id int) (*loop, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	l := &loop{e: e, id: id, epfd: epfd, wakefd: int32(wake), buf: make([]byte, chunk), done: make(chan struct{})}
-	l.now = e.clock()
+	l.now = e.clock.Now()
 	if l.pipe, err = newPipe(); err != nil {
 		e.log.Debug().Err(err).Msg("no pipe for bulk: it is copied")
 	}
@@ -117,14 +139,14 @@ func (l *loop) register(fd int32, events uint32, h handler) (int32, error) {
 		i = l.free[n-1]
 		l.free = l.free[:n-1]
 	} else {
-		i = int32(len(l.slots))
-		l.slots = append(l.slots, slot{})
+		i = int32(len(l.registrations))
+		l.registrations = append(l.registrations, registration{})
 	}
 	l.gen++
-	l.slots[i] = slot{h: h, gen: l.gen}
+	l.registrations[i] = registration{h: h, gen: l.gen}
 	ev := unix.EpollEvent{Events: events, Fd: i, Pad: l.gen}
 	if e := rawEpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); e != 0 {
-		l.slots[i] = slot{}
+		l.registrations[i] = registration{}
 		l.free = append(l.free, i)
 		return -1, fmt.Errorf("epoll_ctl: %w", e)
 	}
@@ -134,14 +156,14 @@ func (l *loop) register(fd int32, events uint32, h handler) (int32, error) {
 // modify changes what handle i waits for; with EPOLLET it reports anew what
 // is ready already.
 func (l *loop) modify(fd, i int32, events uint32) {
-	ev := unix.EpollEvent{Events: events, Fd: i, Pad: l.slots[i].gen}
+	ev := unix.EpollEvent{Events: events, Fd: i, Pad: l.registrations[i].gen}
 	rawEpollCtl(l.epfd, unix.EPOLL_CTL_MOD, fd, &ev)
 }
 
 // forget gives a handle back. The descriptor itself leaves the epoll instance
 // by being closed, or by deregister.
 func (l *loop) forget(i int32) {
-	l.slots[i] = slot{}
+	l.registrations[i] = registration{}
 	l.free = append(l.free, i)
 }
 
@@ -150,11 +172,15 @@ func (l *loop) deregister(fd, i int32) {
 	l.forget(i)
 }
 
-// post runs f on the loop soon. Safe from any goroutine, also the loop's own.
+// post runs f on the loop soon; not at all once the loop has ended. Safe from any
+// goroutine, also the loop's own.
 func (l *loop) post(f func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return // the number of wakefd may be somebody else's by now
+	}
 	l.posted = append(l.posted, f)
-	l.mu.Unlock()
 	if !l.awake.Swap(true) {
 		var one [8]byte
 		binary.NativeEndian.PutUint64(one[:], 1)
@@ -200,7 +226,7 @@ func (l *loop) run() {
 	events := make([]unix.EpollEvent, eventBatch)
 	for !l.quit {
 		n, err := unix.EpollWait(l.epfd, events, l.timeout())
-		l.now = l.e.clock()
+		l.now = l.e.clock.Now()
 		l.wakes++
 		if l.now-l.yield >= int64(yieldEvery) {
 			l.yield = l.now
@@ -208,7 +234,7 @@ func (l *loop) run() {
 		}
 		if err != nil && err != unix.EINTR {
 			// Only a bug makes epoll_wait fail; going round without rest
-			// would hide it behind a busy core.
+			// would hide it behind a busy session.
 			l.e.log.Error().Err(err).Msg("epoll_wait failed")
 			time.Sleep(100 * time.Millisecond)
 			continue
@@ -220,36 +246,52 @@ func (l *loop) run() {
 		}
 		for i := range events[:max(n, 0)] {
 			ev := &events[i]
-			if s := l.slots[ev.Fd]; s.h != nil && s.gen == ev.Pad {
+			if s := l.registrations[ev.Fd]; s.h != nil && s.gen == ev.Pad {
 				s.h.ready(l, ev.Events)
 			}
 		}
 		l.runHot()
+		l.look()
 		l.expire()
+		l.answer(n)
 	}
+	l.dropLingering(true)
 	l.shut()
 }
 
 // timeout is how long epoll_wait may sleep, in ms; -1 without end.
 func (l *loop) timeout() int {
-	if len(l.hot) > 0 {
+	if len(l.hot) > 0 || len(l.due) > 0 {
 		return 0
 	}
-	at := int64(0)
-	if len(l.timers) > 0 {
-		at = l.timers[0].key
-	}
-	if l.spliced > 0 && (at == 0 || l.sweepAt < at) {
-		at = l.sweepAt
-	}
+	at := l.next()
 	if at == 0 {
 		return -1
 	}
-	d := at - l.e.clock()
+	d := at - l.e.clock.Now()
 	if d <= 0 {
 		return 0
 	}
 	return int((d + int64(time.Millisecond) - 1) / int64(time.Millisecond))
+}
+
+// next is when the loop has something to do by itself, monotonic ns; 0: never.
+func (l *loop) next() (at int64) {
+	if len(l.timers) > 0 {
+		at = l.timers[0].key
+	}
+	if l.sweeps() && (at == 0 || l.sweepAt < at) {
+		at = l.sweepAt
+	}
+	if len(l.soon) > 0 && (at == 0 || l.soon[0].at < at) {
+		at = l.soon[0].at
+	}
+	for _, due := range []int64{l.lookAt, l.drainAt} {
+		if due != 0 && (at == 0 || due < at) {
+			at = due
+		}
+	}
+	return at
 }
 
 func (l *loop) runHot() {
@@ -282,9 +324,28 @@ func (l *loop) expire() {
 		s.deadline = 0
 		s.expired()
 	}
-	if l.spliced > 0 && l.sweepAt <= l.now {
+	l.runSoon()
+	if l.sweeps() && l.sweepAt <= l.now {
 		l.sweepAt = l.now + int64(time.Second)
-		l.sweep()
+		if l.moving > 0 {
+			l.sweep()
+		}
+		if l.armed > 0 {
+			l.sweepArmed()
+		}
+		if l.watched > 0 {
+			l.sweepPeers()
+		}
+	}
+}
+
+// sweeps says whether there are sessions to be looked at once a second.
+func (l *loop) sweeps() bool { return l.moving+l.watched+l.armed > 0 }
+
+// startSweep is to be called before the first of them is counted.
+func (l *loop) startSweep() {
+	if !l.sweeps() {
+		l.sweepAt = l.now + int64(time.Second)
 	}
 }
 
@@ -309,6 +370,9 @@ func (l *loop) putBuffer(b []byte) {
 
 // shut closes what the loop itself holds; its sessions are gone by then.
 func (l *loop) shut() {
+	l.mu.Lock()
+	l.ended, l.posted = true, nil
+	l.mu.Unlock()
 	l.pipe.close()
 	unix.Close(int(l.wakefd))
 	unix.Close(l.epfd)

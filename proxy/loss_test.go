@@ -45,6 +45,7 @@ func TestTortureWithLoss(t *testing.T) {
 		sessions = 100
 	}
 	datapaths(t, func(t *testing.T, path string) {
+		t.Parallel()
 		ordeal{sessions: sessions, most: 256 << 10, endings: clientResets, loss: 5}.run(t, path)
 	})
 }

@@ -4,12 +4,13 @@ package proxy
 
 import (
 	"errors"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"sluice/accesslog"
+	"sluice/config"
 	"sluice/loader"
-	"sluice/stats"
+	"sluice/session"
 )
 
 const (
@@ -28,11 +29,19 @@ const (
 )
 
 // considerMap puts the session into the map if that pays.
-func (s *session) considerMap() {
-	if s.noMap || s.turns < mapTurns || s.mean > mapMean || !s.set.SpliceAllowed {
+func (s *pair) considerMap() {
+	if s.noMap || s.turns < mapTurns || s.mean > mapMean {
 		return
 	}
 	e := s.loop.e
+	if c := s.Settings.Config; (c.UploadRate > 0 || c.DownloadRate > 0) && (e.splice != nil || e.offload.Load() != nil) && c.Datapath != config.Relay {
+		s.noMap = true
+		s.Fell(session.Rate)
+		return
+	}
+	if !s.Settings.SpliceAllowed {
+		return
+	}
 	if s.loop.batch > e.mapBatch*batchOne {
 		return // looked at again with the next message
 	}
@@ -41,119 +50,90 @@ func (s *session) considerMap() {
 		c.eof || u.eof || c.broken || u.broken || c.rdhup || u.rdhup {
 		return
 	}
-	if !s.client.IsValid() || s.backend.Addr.Unix != "" {
+	if s.front.addr.Path != "" || s.Backend.Addr.Unix != "" {
 		s.noMap = true // unix sockets don't enter a map
+		s.Fell(session.Unix)
 		return
 	}
 	s.enterMap()
 }
 
 // enterMap does what the kernel needs, in the order it needs it (docs/splice.md).
-func (s *session) enterMap() {
+func (s *pair) enterMap() {
 	l, e := s.loop, s.loop.e
 	s.noMap = true
 	flow, ok := e.splice.Reserve()
 	if !ok {
-		s.set.Counters.Fallback("map_full")
+		s.Fell(session.MapFull)
 		return
 	}
-	k := &kernelPart{flow: flow}
+	if s.window == windowFresh {
+		s.bindWindow()
+	}
+	m := &splicer{s: s, flow: flow}
 	for i, x := range s.ends() {
-		w, ok := enteredExactly(x.other().fd)
+		at, ok := exactly(x.fd)
 		if !ok {
 			e.splice.Free(flow)
+			s.Fell(session.MapError)
 			return
 		}
-		k.half[i] = e.splice.Half(2*flow + uint32(i))
-		k.dir[i] = passing{inAt: x.in, outAt: x.other().out, base: w}
+		from, to := &m.dir[i], &m.dir[1-i]
+		from.src, from.dst, from.shared = x, x.other(), e.splice.Direction(2*flow+uint32(i))
+		from.taken = at.taken
+		to.base, to.outAt = at.entered, x.out
 		if !x.eager {
 			x.eager = true
 			rawSetInt(x.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		}
 	}
-	s.kern = k
-	e.flows[flow].Store(s)
+	s.mover = m
+	e.flows[flow].Store(m)
 	l.modify(s.cli.fd, s.cli.handle, spliceEvents)
 	l.modify(s.up.fd, s.up.handle, spliceEvents)
-	s.state = stateSplice
+	s.state = stateMoved
 	s.deadline = 0
-	k.in = true
 	oneWay, err := e.splice.Add(flow, int(s.cli.fd), int(s.up.fd))
 	if err != nil {
-		s.refusedByMap(err)
+		m.refused(err)
 		return
 	}
+	m.live = true
 	if oneWay {
-		s.set.Counters.Fallback("half_closed")
-		k.dir[1].plain = true
-		s.rearm(0)
-		s.rearm(1)
+		s.Fell(session.HalfClosed)
+		m.dir[1].change(leftOut)
+		m.rearm(&m.dir[0])
+		m.rearm(&m.dir[1])
 	}
-	if l.spliced == 0 {
-		l.sweepAt = l.now + int64(time.Second)
-	}
-	l.spliced++
+	l.startMoving(s)
 }
 
-// refusedByMap goes back to relay. A half-closed client (EOPNOTSUPP) is no
-// error; anything that may have touched a byte ends the session.
-func (s *session) refusedByMap(err error) {
+// refused goes back to relay. A half-closed client (EOPNOTSUPP) is no error;
+// anything that may have touched a byte ends the session.
+func (m *splicer) refused(err error) {
+	s := m.s
 	l, e := s.loop, s.loop.e
-	k := s.kern
-	touched := errors.Is(err, loader.ErrMoved)
-	k.in = false
-	s.kern = nil
-	e.flows[k.flow].Store(nil)
-	e.splice.Free(k.flow)
+	s.mover = nil
+	e.flows[m.flow].Store(nil)
+	e.splice.Free(m.flow)
 	s.state = stateRelay
-	if touched {
-		s.set.Counters.Fallback("map_error")
-		s.cut(stats.Internal)
+	switch {
+	case errors.Is(err, loader.ErrMoved):
+		s.Fell(session.MapError)
+		s.cut(accesslog.Internal)
 		return
+	case errors.Is(err, unix.EOPNOTSUPP):
+		s.Fell(session.HalfClosed)
+	default:
+		s.Fell(session.MapError)
+		e.log.Debug().Err(err).Str("listener", s.Settings.Config.Name).Msg("a session could not enter the map")
 	}
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		s.set.Counters.Fallback("half_closed")
-	} else {
-		s.set.Counters.Fallback("map_error")
-		e.log.Debug().Err(err).Str("listener", s.set.Config.Name).Msg("a session could not enter the map")
-	}
-	if s.set.Config.IdleTimeout > 0 {
-		l.timers.set(s, l.now+int64(s.set.Config.IdleTimeout))
+	if at := s.due(); at > 0 {
+		l.timers.set(s, at)
 	}
 	s.cli.asksRoom, s.up.asksRoom = true, true
 	l.modify(s.cli.fd, s.cli.handle, relayEvents)
 	l.modify(s.up.fd, s.up.handle, relayEvents)
 	s.cli.readable, s.up.readable = true, true
 	s.makeHot()
-}
-
-// entered is how many bytes have entered the socket's send queue since its
-// connection began, give or take a constant: acknowledged ones first, so that
-// what is acknowledged in between is never counted twice.
-func entered(fd int32) (uint64, bool) {
-	var ti unix.TCPInfo
-	if !tcpInfo(fd, &ti) {
-		return 0, false
-	}
-	return ti.Bytes_acked + outq(fd), true
-}
-
-// enteredExactly is entered while nothing enters, without missing what is
-// acknowledged between the two looks. A base that is too low would have drained
-// say too early that all is there.
-func enteredExactly(fd int32) (uint64, bool) {
-	var before, after unix.TCPInfo
-	if !tcpInfo(fd, &before) {
-		return 0, false
-	}
-	for {
-		queued := outq(fd)
-		if !tcpInfo(fd, &after) {
-			return 0, false
-		}
-		if after.Bytes_acked == before.Bytes_acked {
-			return after.Bytes_acked + queued, true
-		}
-		before = after
-	}
 }

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sluice/stats"
+	"sluice/accesslog"
 )
 
 // roomFor lets a peer send so much before it is read, in the tests' own
@@ -55,11 +55,11 @@ func TestBackendClosesAtTheDoor(t *testing.T) {
 		name   string
 		reset  bool // by the backend, once it has sent its last
 		slow   uint32
-		reason stats.EndReason
+		reason accesslog.EndReason
 	}{
-		{"half-close", false, 0, stats.BackendClosed},
-		{"half-close, a client that reads slowly", false, 40, stats.BackendClosed},
-		{"reset", true, 0, stats.BackendReset},
+		{"half-close", false, 0, accesslog.BackendClosed},
+		{"half-close, a client that reads slowly", false, 40, accesslog.BackendClosed},
+		{"reset", true, 0, accesslog.BackendReset},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inside, closed, done := make(chan struct{}), make(chan struct{}), make(chan struct{})

@@ -3,16 +3,29 @@
 package proxy
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
-	"sluice/stats"
+	"sluice/accesslog"
 )
 
+// lackRetry is when a write that found the kernel without memory is tried again.
+const lackRetry = 10 * time.Millisecond
+
 // pumpBoth moves what can be moved, each way, and acts on what it finds.
-func (s *session) pumpBoth() {
-	s.pump(&s.cli, &s.up)
-	if s.state == stateRelay {
+func (s *pair) pumpBoth() {
+	if s.delivery == nil {
+		s.pump(&s.cli, &s.up)
+	}
+	if s.state == stateRelay && s.delivery == nil {
 		s.pump(&s.up, &s.cli)
+	}
+	if s.delivery != nil {
+		if s.state == stateRelay {
+			s.awaitDelivery()
+		}
+		return
 	}
 	// A write that met a dead socket leaves what that socket had still to
 	// say: it has been read by now, or is being read.
@@ -20,35 +33,52 @@ func (s *session) pumpBoth() {
 		s.lost()
 	}
 	if s.state == stateRelay {
-		s.considerMap()
+		if !s.considerOffload() {
+			s.considerMap()
+		}
 	}
 }
 
 // pump moves bytes from src to dst until src has none, dst takes no more, or
 // the burst is used up.
-func (s *session) pump(src, dst *end) {
+func (s *pair) pump(src, dst *end) {
 	if dst.held != nil && !dst.full && !s.flushHeld(dst) {
 		return
 	}
-	buf := s.loop.buf
-	for n := 0; src.readable && !src.eof && dst.held == nil; n++ {
+	for n := 0; src.readable && !src.eof && !src.hushed && dst.held == nil; n++ {
 		if n == burst {
 			s.makeHot()
 			return
 		}
-		if s.bulky() && !dst.broken {
-			if got, errno := s.moveBulk(src, dst); got <= 0 {
-				s.readEnded(src, got, errno)
-			}
-			continue
+		room := s.allowed(src, bulkChunk)
+		if room == 0 {
+			break
 		}
+		if s.bulky() && !src.halting && !dst.broken {
+			got, errno := s.moveBulk(src, dst, room)
+			if s.state != stateRelay {
+				return
+			}
+			if got < 0 && !pipeLack(errno) {
+				s.readEnded(src, got, errno) // it has taken the socket's error
+			}
+			if got > 0 || got < 0 && !pipeLack(errno) {
+				continue
+			}
+			// The end, or an urgent mark with a FIN somewhere behind it, where
+			// splice(2) has nothing to give (__tcp_read_sock), or a lack of its
+			// own. recv tells.
+		}
+		buf := s.roomFor(src)
+		buf = buf[:min(len(buf), room)]
 		got, errno := rawRecv(src.fd, buf, 0)
 		if got > 0 {
 			s.gotBytes(src, got)
 			if !s.give(dst, buf[:got]) {
 				return
 			}
-			if got < len(buf) && !src.rdhup {
+			s.mindWindow(src, got)
+			if got < len(buf) && !src.rdhup && !src.halting {
 				src.readable = false
 			}
 			continue
@@ -59,13 +89,13 @@ func (s *session) pump(src, dst *end) {
 	// said so has been taken by the write.
 	if src.eof && !src.broken && dst.held == nil && !dst.finished && !dst.broken {
 		if !s.passFIN(src, dst) {
-			s.deadEnd(dst)
+			s.deadEnd(dst, 0)
 		}
 	}
 }
 
 // readEnded notes why a read gave nothing.
-func (s *session) readEnded(src *end, got int, errno unix.Errno) {
+func (s *pair) readEnded(src *end, got int, errno unix.Errno) {
 	switch {
 	case got == 0:
 		src.eof = true
@@ -74,23 +104,26 @@ func (s *session) readEnded(src *end, got int, errno unix.Errno) {
 		src.readable = false
 	case errno == unix.EINTR:
 	default:
-		src.broken = true
+		src.broken, src.silent = true, gaveUp(errno)
 		src.readable = false
 	}
 }
 
-func (s *session) gotBytes(src *end, n int) {
+func (s *pair) gotBytes(src *end, n int) {
 	if src == &s.up && src.in == 0 {
-		s.first = s.loop.now
+		s.First = s.loop.now
 	}
 	src.in += uint64(n)
+	if s.pace != nil {
+		s.pace.take(s.way(src), n)
+	}
 	s.turns++
 	s.mean += uint32(n)/8 - s.mean/8
 	s.touch()
 }
 
 // give writes b to dst and keeps what it doesn't take. False: dst is lost.
-func (s *session) give(dst *end, b []byte) bool {
+func (s *pair) give(dst *end, b []byte) bool {
 	if dst.broken {
 		return true // counted as received, and gone, as with any proxy
 	}
@@ -102,15 +135,11 @@ func (s *session) give(dst *end, b []byte) bool {
 	}
 	n, errno := rawSend(dst.fd, b)
 	if n < 0 {
-		switch errno {
-		case unix.EAGAIN, unix.EINTR:
-			n = 0
-		case unix.ENOBUFS, unix.ENOMEM:
-			n = 0
-		default:
-			s.deadEnd(dst)
+		if !s.mayRetry(dst, errno) {
+			s.deadEnd(dst, errno)
 			return false
 		}
+		n = 0
 	}
 	dst.out += uint64(n)
 	if n < len(b) {
@@ -121,33 +150,67 @@ func (s *session) give(dst *end, b []byte) bool {
 }
 
 // hold keeps b, from getBuffer, until dst has room.
-func (s *session) hold(dst *end, b []byte) {
+func (s *pair) hold(dst *end, b []byte) {
 	dst.held, dst.buf = b, b[:cap(b)]
 	dst.full = true
 	if !dst.asksRoom && s.state == stateRelay && dst.handle >= 0 {
 		dst.asksRoom = true
-		s.loop.modify(dst.fd, dst.handle, relayEvents)
+		s.rewatch(dst)
 	}
+}
+
+// mayRetry says whether a write to dst that took nothing, for errno, is to be
+// tried again, and sees to it. Of room in the socket epoll tells; nobody tells
+// when the kernel has memory again.
+func (s *pair) mayRetry(dst *end, errno unix.Errno) bool {
+	switch errno {
+	case unix.EAGAIN:
+		return true
+	case unix.EINTR, unix.ENOBUFS, unix.ENOMEM:
+		s.retrySoon(dst)
+		return true
+	}
+	return false
+}
+
+// retrySoon has what is kept for dst written again in a moment.
+func (s *pair) retrySoon(dst *end) {
+	if dst.retried {
+		return
+	}
+	dst.retried = true
+	l := s.loop
+	time.AfterFunc(lackRetry, func() {
+		l.post(func() {
+			dst.retried, dst.full = false, false
+			switch s.state {
+			case stateRelay:
+				s.pumpBoth()
+			case stateMoved:
+				s.mover.ready(dst, unix.EPOLLOUT)
+			}
+		})
+	})
 }
 
 // deadEnd notes that a write met a lost connection. What that end had still
 // to say comes first, so it is read once more.
-func (s *session) deadEnd(dst *end) {
+func (s *pair) deadEnd(dst *end, errno unix.Errno) {
 	dst.broken = true
+	dst.silent = dst.silent || gaveUp(errno)
 	dst.readable = true
 	dst.rdhup = true
 }
 
 // flushHeld writes what was kept for dst; false while some is left.
-func (s *session) flushHeld(dst *end) bool {
+func (s *pair) flushHeld(dst *end) bool {
 	n, errno := rawSend(dst.fd, dst.held)
 	if n < 0 {
-		switch errno {
-		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM:
+		if s.mayRetry(dst, errno) {
 			dst.full = true
 			return false
 		}
-		s.deadEnd(dst)
+		s.deadEnd(dst, errno)
 		s.dropHeld(dst)
 		return false
 	}
@@ -164,7 +227,7 @@ func (s *session) flushHeld(dst *end) bool {
 	return true
 }
 
-func (s *session) dropHeld(dst *end) {
+func (s *pair) dropHeld(dst *end) {
 	if dst.buf != nil {
 		s.loop.putBuffer(dst.buf)
 		dst.held, dst.buf = nil, nil
@@ -174,30 +237,42 @@ func (s *session) dropHeld(dst *end) {
 // passFIN sends our FIN to dst: src has sent its own, and every byte before
 // it has been given to dst. With both sides done the session is over. False:
 // dst is lost.
-func (s *session) passFIN(src, dst *end) bool {
+func (s *pair) passFIN(src, dst *end) bool {
 	dst.finished = true
 	if s.reason == "" {
-		s.reason = stats.ClientClosed
+		s.reason = accesslog.ClientClosed
 		if src == &s.up {
-			s.reason = stats.BackendClosed
+			s.reason = accesslog.BackendClosed
 		}
 	}
 	if dst.eof {
 		s.finish(200, s.reason)
 		return true
 	}
-	return rawShutdownWrite(dst.fd) == 0
+	if src == &s.cli || !s.Settings.Config.HalfClose {
+		s.noteParting()
+	}
+	if rawShutdownWrite(dst.fd) != 0 {
+		return false
+	}
+	if !s.Settings.Config.HalfClose {
+		s.beginDelivery(src)
+	}
+	return true
 }
 
 // lost ends a session of which one connection broke: the other is reset, once
 // what the broken one had still sent has been passed on as far as it goes.
-func (s *session) lost() {
+func (s *pair) lost() {
 	for _, e := range s.ends() {
 		if !e.broken {
 			continue
 		}
 		// What the broken one had still sent comes first.
-		for o := e.other(); e.readable && !e.eof && !o.broken && o.held == nil; {
+		if s.fwd != nil {
+			s.fwd.endQuiet() // an end that isn't read for a while is read again
+		}
+		for o := e.other(); s.state == stateRelay && e.readable && !e.eof && !e.hushed && !o.broken && o.held == nil; {
 			s.pump(e, o)
 		}
 		s.cut(s.resetBy(e))
@@ -206,23 +281,31 @@ func (s *session) lost() {
 }
 
 // makeHot has the session's pump go on after others had their turn.
-func (s *session) makeHot() {
+func (s *pair) makeHot() {
 	if !s.hot {
 		s.hot = true
 		s.loop.hot = append(s.loop.hot, s)
 	}
 }
 
-// resetBy names the end whose connection broke.
-func (s *session) resetBy(e *end) stats.EndReason {
-	if e == &s.cli {
-		return stats.ClientReset
+// resetBy says which end's connection broke, or that its peer is dead. It
+// takes the socket's error.
+func (s *pair) resetBy(e *end) accesslog.EndReason {
+	if e.silent || gaveUp(rawSocketError(e.fd)) {
+		return accesslog.DeadPeer
 	}
-	return stats.BackendReset
+	if e == &s.cli {
+		return accesslog.ClientReset
+	}
+	return accesslog.BackendReset
 }
 
 // cut resets both sides at once.
-func (s *session) cut(reason stats.EndReason) {
+func (s *pair) cut(reason accesslog.EndReason) {
+	s.withdraw()
+	if s.mover != nil {
+		s.mover.abort()
+	}
 	for _, e := range s.ends() {
 		if e.fd >= 0 {
 			lingerReset(e.fd)
@@ -231,6 +314,6 @@ func (s *session) cut(reason stats.EndReason) {
 	s.finish(200, reason)
 }
 
-func (l *loop) resetAll(reason stats.EndReason) {
-	l.sessions.each(func(s *session) { s.cut(reason) })
+func (l *loop) resetAll(reason accesslog.EndReason) {
+	l.sessions.each(func(s *pair) { s.cut(reason) })
 }

@@ -8,17 +8,22 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"sluice/accesslog"
 	"sluice/config"
+	"sluice/internal/netrig"
 	"sluice/loader"
 	"sluice/pool"
+	"sluice/session"
 	"sluice/stats"
 	"sluice/vmtest/lacks"
 )
@@ -29,21 +34,49 @@ type rig struct {
 	engine   *Engine
 	front    *Front
 	pool     *pool.Pool
-	settings *Settings
+	settings *session.Settings
 
 	mu      sync.Mutex
-	records []stats.Session
+	records []accesslog.Record
+	logged  []bool // whether each gets a line
+	when    []time.Time
 }
 
-// datapaths runs f once a datapath. Splice is left out only for what the
-// loader itself says: this kernel is refused, or privileges are missing.
+// datapaths runs f once a datapath; clients and backends are on other hosts where
+// packets are forwarded. One is left out only for what the loader itself says: this
+// kernel is refused, or privileges are missing.
 func datapaths(t *testing.T, f func(t *testing.T, path string)) {
+	withSockets(t, f)
+	t.Run("offload", func(t *testing.T) { onDatapath(t, "offload", f) })
+}
+
+// withSockets is datapaths for what only sessions have that keep their sockets.
+func withSockets(t *testing.T, f func(t *testing.T, path string)) {
 	for _, path := range []string{"relay", "splice"} {
+		t.Run(path, func(t *testing.T) { onDatapath(t, path, f) })
+	}
+}
+
+func onDatapath(t *testing.T, path string, f func(t *testing.T, path string)) {
+	switch path {
+	case "splice":
+		needSplice(t)
+	case "offload":
+		needOffload(t)
+		elsewhere(t, netrig.Options{}, false)
+	}
+	f(t, path)
+}
+
+// datapathsAtOnce is datapaths for a test that mostly waits: all run at a time,
+// beside the other tests of this kind. They change nothing that is everybody's,
+// such as a sysctl.
+func datapathsAtOnce(t *testing.T, f func(t *testing.T, path string)) {
+	t.Parallel()
+	for _, path := range []string{"relay", "splice", "offload"} {
 		t.Run(path, func(t *testing.T) {
-			if path == "splice" {
-				needSplice(t)
-			}
-			f(t, path)
+			t.Parallel()
+			onDatapath(t, path, f)
 		})
 	}
 }
@@ -75,7 +108,7 @@ func needSplice(t testing.TB) {
 func defaults() *config.Listener {
 	return &config.Listener{
 		Name: "front", Pool: "pool", Datapath: config.Auto, ConnectTimeout: 60 * time.Second,
-		IdleTimeout: 10 * time.Minute, ProxySend: config.ProxyOff, Backlog: 4096, AccessLog: true,
+		IdleTimeout: 10 * time.Minute, ProxySend: config.ProxyOff, HalfClose: true, Backlog: 4096, AccessLog: config.LogOn,
 	}
 }
 
@@ -93,24 +126,35 @@ func newRigOf(t testing.TB, path string, backends []string, change func(*config.
 func newRigPausing(t testing.TB, path string, backends []string, change func(*config.Listener), o Options, pause func()) *rig {
 	t.Helper()
 	r := &rig{t: t}
-	o.Log = zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
-	o.Record = func(s *stats.Session, _ bool) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		c := *s
-		c.Attempts = append([]stats.Attempt(nil), s.Attempts...)
-		r.records = append(r.records, c)
+	if reflect.ValueOf(o.Log).IsZero() {
+		o.Log = zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
+	}
+	if o.Sessions == nil {
+		o.Sessions = session.NewRegistry(session.Options{Record: func(s *accesslog.Record, logged bool) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			c := *s
+			c.Attempts = append([]accesslog.Attempt(nil), s.Attempts...)
+			r.records = append(r.records, c)
+			r.logged = append(r.logged, logged)
+			r.when = append(r.when, time.Now())
+		}})
 	}
 	if path == "splice" {
-		s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 1024, Pause: pause})
-		if err != nil {
-			t.Fatal(err)
+		if o.Splice == nil {
+			s, err := loader.NewSplice(loader.SpliceOptions{MaxFlows: 1024, Pause: pause})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Splice = s
+			t.Cleanup(func() { s.Close() })
 		}
-		o.Splice = s
 		if o.MapBatch == 0 {
 			o.MapBatch = 1 << 16 // tests of the map keep their loops busy
 		}
-		t.Cleanup(func() { s.Close() })
+	}
+	if path == "offload" && o.Offload == nil {
+		o.Offload = newOffload(t, 1024)
 	}
 	e, err := New(o)
 	if err != nil {
@@ -124,14 +168,17 @@ func newRigPausing(t testing.TB, path string, backends []string, change func(*co
 	if change != nil {
 		change(c)
 	}
-	r.settings = &Settings{Config: c, Pool: r.pool, Counters: stats.NewListener(c.Name), SpliceAllowed: path == "splice", TCPInfo: true, Limits: NewLimits()}
-	r.front, err = e.Bind(config.Address{Addr: netip.MustParseAddr("127.0.0.1")}, 4096, 0, false)
+	r.settings = &session.Settings{Config: c, Pool: r.pool, Counters: stats.NewListener(c.Name), SpliceAllowed: path == "splice", OffloadAllowed: path == "offload", TCPInfo: true, Limits: session.NewLimits()}
+	if path == "relay" {
+		r.settings.Reason = "the test says relay"
+	}
+	r.front, err = e.Bind(config.Address{Addr: frontAddr(t)}, 4096, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.front.Serve(r.settings)
 	t.Cleanup(func() {
-		r.front.Close()
+		r.front.Close(time.Minute)
 		<-r.front.Done()
 	})
 	return r
@@ -153,20 +200,20 @@ func specs(addrs []string) []pool.Spec {
 
 func (r *rig) dial() *net.TCPConn {
 	r.t.Helper()
-	c, err := net.Dial("tcp", r.front.Addr().String())
+	c, err := r.connect()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return c.(*net.TCPConn)
+	return c
 }
 
 // ended waits for n records.
-func (r *rig) ended(n int) []stats.Session {
+func (r *rig) ended(n int) []accesslog.Record {
 	r.t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		r.mu.Lock()
-		got := append([]stats.Session(nil), r.records...)
+		got := append([]accesslog.Record(nil), r.records...)
 		r.mu.Unlock()
 		if len(got) >= n {
 			return got
@@ -182,9 +229,9 @@ func (r *rig) ended(n int) []stats.Session {
 func (r *rig) empty() {
 	r.t.Helper()
 	select {
-	case <-r.engine.Idle():
+	case <-r.engine.sessions.Idle():
 	case <-time.After(10 * time.Second):
-		r.t.Errorf("%d sessions left:\n%s", r.engine.Sessions(), r.left())
+		r.t.Errorf("%d sessions left:\n%s", r.engine.sessions.Live(), r.left())
 	}
 }
 
@@ -193,17 +240,20 @@ func (r *rig) left() string {
 	var b strings.Builder
 	for _, l := range r.engine.loops {
 		l.call(func() {
-			l.sessions.each(func(s *session) {
-				fmt.Fprintf(&b, "session %d on loop %d: state %d, reason %q, deadline in %d ms\n", s.id, l.id, s.state, s.reason, (s.deadline-l.now)/1e6)
+			l.sessions.each(func(s *pair) {
+				fmt.Fprintf(&b, "session %d of %s on loop %d: state %d, reason %q, deadline in %d ms\n", s.ID, s.Client, l.id, s.state, s.reason, (s.deadline-l.now)/1e6)
 				for i, e := range s.ends() {
 					var ti unix.TCPInfo
 					tcpInfo(e.fd, &ti)
 					w := ti.Bytes_acked + outq(e.fd)
-					fmt.Fprintf(&b, "  end %d: in %d, out %d, held %d, readable %t, full %t, rdhup %t, eof %t, finished %t, broken %t, entered %d, of which %d unacknowledged, %d not sent; TCP state %d, %d timeouts\n",
-						i, e.in, e.out, len(e.held), e.readable, e.full, e.rdhup, e.eof, e.finished, e.broken, w, outq(e.fd), ti.Notsent_bytes, ti.State, ti.Retransmits)
-					if k := s.kern; k != nil && k.in {
-						h := k.half[i]
-						fmt.Fprintf(&b, "  half %d: redirected %d, passed %d, forwarded %d, %+v\n", i, h.Redirected(), h.Passed(), h.Forwarded(), k.dir[i])
+					fmt.Fprintf(&b, "  end %d: in %d, out %d, held %d, readable %t, full %t, rdhup %t, eof %t, finished %t, broken %t, entered %d, of which %d unacknowledged, %d not sent; TCP state %d, %d timeouts; memory %v\n",
+						i, e.in, e.out, len(e.held), e.readable, e.full, e.rdhup, e.eof, e.finished, e.broken, w, outq(e.fd), ti.Notsent_bytes, ti.State, ti.Retransmits, memory(e.fd))
+					if m := s.fwd; m != nil {
+						fmt.Fprintf(&b, "  registered: %s\n", m.rec)
+					}
+					if m, ok := s.mover.(*splicer); ok && m.live {
+						d := &m.dir[i]
+						fmt.Fprintf(&b, "  in the map: redirected %d, passed %d, forwarded %d, %+v\n", d.shared.Redirected(), d.shared.Passed(), d.shared.Forwarded(), *d)
 					}
 				}
 			})
@@ -215,18 +265,42 @@ func (r *rig) left() string {
 	return b.String()
 }
 
+// memory is SO_MEMINFO: what is charged for receiving, the limit, for sending, the
+// limit, allocated in advance, in the send queue, options, backlog, drops.
+func memory(fd int32) (m [9]uint32) {
+	n := uint32(unsafe.Sizeof(m))
+	unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO, uintptr(unsafe.Pointer(&m)), uintptr(unsafe.Pointer(&n)), 0)
+	return m
+}
+
 // serve runs a backend that gives each connection to h.
 func serve(t testing.TB, h func(net.Conn)) string {
 	t.Helper()
-	return serveOn(t, "tcp", "127.0.0.1:0", h)
-}
-
-func serveOn(t testing.TB, network, addr string, h func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen(network, addr)
+	l, err := backendListener(t)
 	if err != nil {
 		t.Fatal(err)
 	}
+	accepting(t, l, h)
+	return l.Addr().String()
+}
+
+// serveOn is serve at an address of this host.
+func serveOn(t testing.TB, network, addr string, h func(net.Conn)) string {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // a listener of MPTCP resets some whose SYN-ACK was lost
+	l, err := config.Listen(t.Context(), network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepting(t, l, h)
+	if network == "unix" {
+		return "unix:" + addr
+	}
+	return l.Addr().String()
+}
+
+func accepting(t testing.TB, l net.Listener, h func(net.Conn)) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -241,17 +315,13 @@ func serveOn(t testing.TB, network, addr string, h func(net.Conn)) string {
 		}
 	})
 	t.Cleanup(func() { l.Close(); wg.Wait() })
-	if network == "unix" {
-		return "unix:" + addr
-	}
-	return l.Addr().String()
 }
 
 func echo(c net.Conn) { io.Copy(struct{ io.Writer }{c}, c) }
 
 // refusing is an address that nobody listens on.
 func refusing(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := backendListener(t)
 	if err != nil {
 		t.Fatal(err)
 	}

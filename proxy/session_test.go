@@ -13,15 +13,29 @@ import (
 	"testing"
 	"time"
 
+	"sluice/accesslog"
 	"sluice/config"
-	"sluice/stats"
 )
 
-func expect(t *testing.T, s stats.Session, status int, reason stats.EndReason, received, sent uint64) {
+func expect(t *testing.T, s accesslog.Record, status int, reason accesslog.EndReason, received, sent uint64) {
 	t.Helper()
 	if s.Status != status || s.Reason != reason || s.BytesReceived != received || s.BytesSent != sent {
 		t.Errorf("got %d %s received %d sent %d, want %d %s %d %d", s.Status, s.Reason, s.BytesReceived, s.BytesSent, status, reason, received, sent)
 	}
+}
+
+// expectReset is expect for a session that was reset after the warm-up. Bytes of a
+// forwarded one count once they are acknowledged, which the last message may not be.
+func expectReset(t *testing.T, path string, s accesslog.Record, reason accesslog.EndReason) {
+	t.Helper()
+	if path == "offload" {
+		for _, n := range []*uint64{&s.BytesReceived, &s.BytesSent} {
+			if *n == warmBytes-8 {
+				*n = warmBytes
+			}
+		}
+	}
+	expect(t, s, 200, reason, warmBytes, warmBytes)
 }
 
 // The warm-up moves 320 bytes each way.
@@ -44,7 +58,7 @@ func TestHalfCloseFromClient(t *testing.T) {
 			t.Fatalf("%q, %v", got, err)
 		}
 		s := r.ended(1)[0]
-		expect(t, s, 200, stats.ClientClosed, warmBytes+8, warmBytes+5)
+		expect(t, s, 200, accesslog.ClientClosed, warmBytes+8, warmBytes+5)
 		if s.Datapath != path {
 			t.Errorf("datapath %s", s.Datapath)
 		}
@@ -76,7 +90,7 @@ func TestHalfCloseFromBackend(t *testing.T) {
 		if b := <-got; b != "after the end" {
 			t.Fatalf("backend got %q", b)
 		}
-		expect(t, r.ended(1)[0], 200, stats.BackendClosed, warmBytes+13, warmBytes+3)
+		expect(t, r.ended(1)[0], 200, accesslog.BackendClosed, warmBytes+13, warmBytes+3)
 	})
 }
 
@@ -94,7 +108,7 @@ func TestResetByClient(t *testing.T) {
 		if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("backend saw %v, not a reset", err)
 		}
-		expect(t, r.ended(1)[0], 200, stats.ClientReset, warmBytes, warmBytes)
+		expectReset(t, path, r.ended(1)[0], accesslog.ClientReset)
 	})
 }
 
@@ -110,12 +124,12 @@ func TestResetByBackend(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("client saw %v, not a reset", err)
 		}
-		expect(t, r.ended(1)[0], 200, stats.BackendReset, warmBytes, warmBytes)
+		expectReset(t, path, r.ended(1)[0], accesslog.BackendReset)
 	})
 }
 
 func TestIdleTimeout(t *testing.T) {
-	datapaths(t, func(t *testing.T, path string) {
+	datapathsAtOnce(t, func(t *testing.T, path string) {
 		r := newRig(t, path, []string{serve(t, echo)}, func(c *config.Listener) { c.IdleTimeout = 1500 * time.Millisecond })
 		c := r.dial()
 		defer c.Close()
@@ -130,13 +144,13 @@ func TestIdleTimeout(t *testing.T) {
 			}
 		}
 		quiet := time.Now()
-		if n, err := c.Read(b); n != 0 || err != io.EOF {
+		if n, err := c.Read(b); n != 0 || !errors.Is(err, endOfOurs(path)) {
 			t.Fatalf("%d %v", n, err)
 		}
 		if d := time.Since(quiet); d < 1400*time.Millisecond {
 			t.Errorf("ended after %v", d)
 		}
-		expect(t, r.ended(1)[0], 200, stats.IdleTimeout, warmBytes+6, warmBytes+6)
+		expect(t, r.ended(1)[0], 200, accesslog.IdleTimeout, warmBytes+6, warmBytes+6)
 	})
 }
 
@@ -148,7 +162,7 @@ func TestIdleWithoutAByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := r.ended(1)[0]
-	expect(t, s, 200, stats.IdleTimeout, 0, 0)
+	expect(t, s, 200, accesslog.IdleTimeout, 0, 0)
 	if s.Datapath != "relay" {
 		t.Errorf("datapath %q", s.Datapath)
 	}
@@ -179,14 +193,14 @@ func TestUnixBothEnds(t *testing.T) {
 	io.ReadAll(c)
 	c.Close()
 	s := r.ended(1)[0]
-	expect(t, s, 200, stats.ClientClosed, warmBytes, warmBytes)
+	expect(t, s, 200, accesslog.ClientClosed, warmBytes, warmBytes)
 	if !s.Client.Unix || !strings.HasPrefix(s.Attempts[0].Addr, "unix:") {
 		t.Errorf("%+v", s)
 	}
 	if _, err := r.engine.Bind(config.Address{Path: filepath.Join(dir, "f")}, 16, 0, false); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a second owner: %v", err)
 	}
-	front.Close()
+	front.Close(time.Minute)
 	<-front.Done()
 }
 
@@ -214,7 +228,7 @@ func TestCutAtShutdown(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("client saw %v", err)
 		}
-		expect(t, r.ended(1)[0], 200, stats.Shutdown, warmBytes, warmBytes)
+		expectReset(t, path, r.ended(1)[0], accesslog.Shutdown)
 	})
 }
 
@@ -224,7 +238,7 @@ func TestFrontServesItsQueue(t *testing.T) {
 	for range 50 {
 		cs = append(cs, r.dial())
 	}
-	r.front.Close()
+	r.front.Close(time.Minute)
 	<-r.front.Done()
 	for _, c := range cs {
 		warm(t, c)

@@ -7,8 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sluice/accesslog"
 	"sluice/loader"
-	"sluice/stats"
+	"sluice/session"
 )
 
 const (
@@ -20,76 +21,73 @@ const (
 	maxBackoff = int64(10 * time.Millisecond)
 	// stuckBackoff is for a reader that has taken nothing since the last look.
 	stuckBackoff = int64(250 * time.Millisecond)
-	// deadQueue is how long redirected bytes may keep an end of stream waiting
-	// while their target's send queue is empty.
-	deadQueue = int64(5 * time.Second)
 	// lastWords is how long a reset waits for bytes that came before it.
 	lastWords = int64(50 * time.Millisecond)
 )
 
-// kernelPart is what a session has besides while it is in the map. Index 0 is
-// the direction from the client, 1 the one from the backend.
-type kernelPart struct {
-	flow    uint32
-	in      bool // in the map now
-	half    [2]*loader.Half
-	dir     [2]passing
-	spliced uint64 // bytes the kernel moved, once the session has left the map
-	backoff int64
-	lost    *end // the end whose connection broke, if one did
-	lostAt  int64
-}
-
-// passing is one direction's state in userspace.
-type passing struct {
-	inAt    uint64 // source's bytes read before the map
-	outAt   uint64 // target's bytes written before the map
-	base    uint64 // target's acknowledged plus queued bytes at that time
-	read    uint64 // passed bytes that have been read
-	seen    uint64 // passed bytes at the last sweep
-	written uint64 // target's progress at the last look
-	movedAt int64  // when that last changed
-	armed   bool   // we wait for EPOLLIN of the source
-	clear   bool   // every byte before the passed ones is in the target's socket
-	fin     bool   // the source's FIN has arrived
-	plain   bool   // the source isn't in the map: read as in relay, to its end, which has come
-	ended   bool   // of a plain one: all is read
-}
-
-// ours says that userspace moves the direction's bytes at present.
-func (d *passing) ours() bool { return d.armed || d.plain }
-
 // Splice is the loader's view of the sockmap program.
 type Splice = *loader.Splice
 
-// queueDead resets a session of which redirected bytes never reach the target,
-// although its send queue is empty: the kernel's worker has stopped, for
-// whatever reason, and nobody else would notice.
-func (s *session) queueDead(i int) bool {
-	d := &s.kern.dir[i]
-	since := max(d.movedAt, int64(s.kern.half[i].LastActive()))
-	if s.loop.now-since < deadQueue || outq(s.ends()[1-i].fd) > 0 {
-		return false
-	}
-	s.lose()
-	return true
+// splicer is the mover of a session in the map: the kernel moves its bytes, and
+// userspace what the kernel passes to it.
+type splicer struct {
+	s          *pair
+	flow       uint32
+	live       bool         // in the map now
+	dir        [2]direction // from the client, from the backend
+	redirected uint64       // bytes the kernel moved, once the session has left the map
+	backoff    int64
+	lost       *end // the end whose connection broke, if one did
+	lostAt     int64
 }
 
-// drained says whether every byte of direction i up to now, redirected or
-// written by us, has entered the target's socket.
-func (s *session) drained(i int) bool {
-	k, d := s.kern, &s.kern.dir[i]
-	dst := s.ends()[1-i]
-	w, ok := entered(dst.fd)
+// direction is one direction's state in userspace. What the kernel has to say of it
+// is in shared.
+type direction struct {
+	src, dst *end
+	shared   *loader.Direction
+	taken    uint64 // what had been taken out of the source's socket before the map, by TCP's count
+	outAt    uint64 // target's bytes written before the map
+	base     uint64 // target's acknowledged plus queued bytes at that time
+	read     uint64 // passed bytes that have been read
+	seen     uint64 // passed bytes at the last sweep
+	settled  uint64 // redirected bytes when a sweep last found them all in the target's socket
+	written  uint64 // what has entered the target since, by the best look
+	movedAt  int64  // when a look last showed more
+	phase    phase
+}
+
+func (d *direction) change(c change) { d.phase = d.phase.after(c) }
+
+// waits says whether the program has passed bytes that the target doesn't have.
+func (d *direction) waits() bool { return d.shared.Passed() != d.shared.Forwarded() }
+
+// from is the direction of the bytes that come from e.
+func (m *splicer) from(e *end) *direction {
+	if e == m.dir[0].src {
+		return &m.dir[0]
+	}
+	return &m.dir[1]
+}
+
+// back is the other direction.
+func (m *splicer) back(d *direction) *direction { return m.from(d.dst) }
+
+// gone says whether the session has ended meanwhile.
+func (m *splicer) gone() bool { return m.s.state != stateMoved }
+
+// drained says whether every byte of a direction up to now, redirected or written
+// by us, has entered the target's socket.
+func (m *splicer) drained(d *direction) bool {
+	w, ok := entered(d.dst.fd)
 	if !ok {
 		return false
 	}
-	w -= d.base
-	if w != d.written {
-		d.written, d.movedAt = w, s.loop.now
-		k.backoff = min(k.backoff, maxBackoff)
+	if d.progress(w) {
+		d.movedAt = m.s.loop.now
+		m.backoff = min(m.backoff, maxBackoff)
 	}
-	return w >= k.half[i].Redirected()+(dst.out-d.outAt)
+	return d.written >= d.shared.Redirected()+(d.dst.out-d.outAt)
 }
 
 // announcements is the ring buffer by which the program says that it began to
@@ -98,90 +96,82 @@ type announcements struct{ e *Engine }
 
 func (a announcements) ready(l *loop, _ uint32) {
 	a.e.splice.Drain(func(index uint32) {
-		flow := index / 2
+		flow, side := index/2, index%2
 		if int(flow) >= len(a.e.flows) {
 			return
 		}
-		s := a.e.flows[flow].Load()
+		m := a.e.flows[flow].Load()
 		switch {
-		case s == nil:
-		case s.loop == l:
-			s.announced(flow, int(index%2))
+		case m == nil:
+		case m.s.loop == l:
+			m.announced(&m.dir[side])
 		default:
-			s.loop.post(func() { s.announced(flow, int(index%2)) })
+			m.s.loop.post(func() { m.announced(&m.dir[side]) })
 		}
 	})
 }
 
-// announced is told of bytes passed in direction i. They may have been moved
+// announced is told of bytes passed in a direction. They may have been moved
 // since, and the direction handed back: taken over while the program redirects,
 // its run of this moment could redirect bytes that drained doesn't know of.
-func (s *session) announced(flow uint32, i int) {
-	if s.state != stateSplice || s.kern.flow != flow || s.broken(i) {
-		return
-	}
-	if h := s.kern.half[i]; h.Passed() != h.Forwarded() {
-		s.takeOver(i)
+func (m *splicer) announced(d *direction) {
+	if !m.gone() && m.s.delivery == nil && !m.broken(d) && d.waits() {
+		m.takeOver(d)
 	}
 }
 
-// broken ends a session of which the kernel has lost bytes in direction i.
-func (s *session) broken(i int) bool {
-	if s.kern.half[i].Broken() {
-		s.lose()
+// broken ends a session of which the kernel has lost bytes in a direction.
+func (m *splicer) broken(d *direction) bool {
+	if d.shared.Broken() {
+		m.lose()
 		return true
 	}
 	return false
 }
 
 // lose ends a session of which the kernel has lost bytes.
-func (s *session) lose() {
-	s.set.Counters.Fallback("map_error")
-	s.loop.e.log.Debug().Str("listener", s.set.Config.Name).Stringer("client", s.client).Msg("the kernel lost bytes of a session: it is reset")
-	s.cut(stats.Internal)
+func (m *splicer) lose() {
+	s := m.s
+	s.Fell(session.MapError)
+	s.loop.e.log.Debug().Str("listener", s.Settings.Config.Name).Stringer("client", s.Client).Msg("the kernel lost bytes of a session: it is reset")
+	s.cut(accesslog.Internal)
 }
 
-// takeOver has userspace move direction i for a while; only when it has been
+// takeOver has userspace move a direction for a while; only when it has been
 // passed bytes, so that the program doesn't redirect meanwhile. It runs
 // before the bytes it passes are queued: so EPOLLIN is armed, not just read.
-func (s *session) takeOver(i int) {
-	k := s.kern
-	if k.dir[i].armed {
+func (m *splicer) takeOver(d *direction) {
+	if d.phase.takenOver() {
 		return
 	}
-	k.dir[i].armed = true
-	k.half[i].SetHold(true)
-	s.rearm(i)
+	d.change(bytesPassed)
+	d.movedAt = m.s.loop.now
+	d.shared.SetHold(true)
+	makeRoom(d.src.fd, d.shared.Mark())
+	makeRoom(d.dst.fd, d.shared.Mark())
+	m.rearm(d)
 }
 
-// rearm sets what the source of direction i is watched for.
-func (s *session) rearm(i int) {
-	src := s.ends()[i]
+// rearm sets what the source of a direction is watched for.
+func (m *splicer) rearm(d *direction) {
 	events := spliceEvents
-	if s.kern.dir[i].ours() {
+	if d.phase.ours() {
 		events = passEvents
 	}
-	if src.full || s.kern.dir[1-i].ours() {
+	if d.src.full || m.back(d).phase.ours() {
 		events |= outEvents
 	}
-	s.loop.modify(src.fd, src.handle, events)
+	m.s.loop.modify(d.src.fd, d.src.handle, events)
 }
 
-// spliceReady is told what happened to a socket that is in the map.
-func (s *session) spliceReady(e *end, events uint32) {
-	i := 0
-	if e == &s.up {
-		i = 1
-	}
+func (m *splicer) ready(e *end, events uint32) {
 	if events&unix.EPOLLERR != 0 {
-		if s.kern.lost == nil {
-			s.kern.lost, s.kern.lostAt = e, s.loop.now
-		}
-		s.advance()
+		m.loses(e)
+		m.advance()
 		return
 	}
-	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !e.eof {
-		s.kern.dir[i].fin = true
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 {
+		m.from(e).change(finCame)
 	}
 	if events&unix.EPOLLIN != 0 {
 		e.readable = true
@@ -189,199 +179,63 @@ func (s *session) spliceReady(e *end, events uint32) {
 	if events&unix.EPOLLOUT != 0 {
 		e.full = false
 	}
-	s.kern.backoff = 0
-	s.advance()
+	m.backoff = 0
+	m.advance()
 }
 
-func (s *session) spliceExpired() { s.advance() }
+// loses notes that the connection of this end broke.
+func (m *splicer) loses(e *end) {
+	if m.lost == nil {
+		m.lost, m.lostAt = e, m.s.loop.now
+	}
+}
+
+func (m *splicer) expired() { m.advance() }
+
+func (m *splicer) ending() bool {
+	return m.lost != nil || m.dir[0].phase >= lastRedirecting && m.dir[1].phase >= lastRedirecting
+}
 
 // advance moves on what userspace has to do with a session in the map.
-func (s *session) advance() {
-	if s.kern.lost != nil {
-		s.afterLoss()
+func (m *splicer) advance() {
+	if m.s.delivery != nil {
+		m.s.awaitDelivery()
+		return
+	}
+	if m.lost != nil {
+		m.afterLoss()
 		return
 	}
 	wait := false
-	for i := range 2 {
-		if s.state != stateSplice {
-			return
-		}
-		if s.advanceOne(i) {
+	for i := range m.dir {
+		if m.step(&m.dir[i]) {
 			wait = true
 		}
-	}
-	if s.state != stateSplice {
-		return
+		if m.gone() || m.s.delivery != nil {
+			return
+		}
 	}
 	if !wait {
-		s.deadline = 0
+		m.s.deadline = 0
 		return
 	}
-	k := s.kern
-	k.backoff = min(max(2*k.backoff, minBackoff), stuckBackoff)
-	s.loop.timers.set(s, s.loop.now+k.backoff)
+	m.backoff = min(max(2*m.backoff, minBackoff), stuckBackoff)
+	m.s.loop.timers.set(m.s, m.s.loop.now+m.backoff)
 }
 
 // afterLoss resets the pair once what the broken end had sent before has
 // reached the other's socket; it doesn't wait long for that.
-func (s *session) afterLoss() {
-	k := s.kern
-	i := 0
-	if k.lost == &s.up {
-		i = 1
-	}
-	if k.dir[i].plain {
-		k.lost.readable = true
-		if !s.movePassed(i) && s.state != stateSplice {
+func (m *splicer) afterLoss() {
+	s, d := m.s, m.from(m.lost)
+	if d.phase.outside() {
+		d.src.readable = true
+		if m.forward(d); m.gone() {
 			return
 		}
 	}
-	if s.loop.now-k.lostAt >= lastWords || s.drained(i) && k.lost.other().held == nil {
-		s.cut(s.resetBy(k.lost))
+	if s.loop.now-m.lostAt >= lastWords || m.drained(d) && d.dst.held == nil {
+		s.cut(s.resetBy(m.lost))
 		return
 	}
 	s.loop.timers.set(s, s.loop.now+minBackoff)
-}
-
-// advanceOne works on direction i; true if it must look again without an event.
-func (s *session) advanceOne(i int) (again bool) {
-	k, d := s.kern, &s.kern.dir[i]
-	src := s.ends()[i]
-	dst := src.other()
-	if src.eof || !d.ours() && !d.fin || s.broken(i) {
-		return false
-	}
-	if d.plain {
-		src.readable = src.readable || d.fin
-		if s.movePassed(i) && d.ended {
-			s.passLastFIN(src, dst)
-		}
-		return false
-	}
-	if d.fin {
-		// Runs the verdict on whatever still lies in the receive queue.
-		var b [1]byte
-		rawRecv(src.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if !d.armed && k.half[i].Passed() != k.half[i].Forwarded() {
-			s.takeOver(i)
-		}
-	}
-	if !d.clear {
-		if !s.drained(i) {
-			return !s.queueDead(i)
-		}
-		d.clear = d.armed
-	}
-	if d.armed {
-		if d.fin {
-			src.readable = true
-		}
-		if !s.movePassed(i) {
-			return false
-		}
-	}
-	if d.fin {
-		return !s.passMappedFIN(i, src, dst)
-	}
-	return false
-}
-
-// movePassed relays what the program passed, or all of a plain direction; false
-// if the session has ended, or the target takes no more at present (its
-// EPOLLOUT tells).
-func (s *session) movePassed(i int) bool {
-	d := &s.kern.dir[i]
-	src := s.ends()[i]
-	dst := src.other()
-	buf := s.loop.buf
-	for n := 0; ; n++ {
-		if dst.held != nil {
-			ok := s.flushHeld(dst)
-			s.forwardedUp(i)
-			if dst.broken {
-				s.cut(s.resetBy(dst))
-				return false
-			}
-			if !ok {
-				s.rearm(1 - i)
-				return false
-			}
-		}
-		if !src.readable {
-			return true
-		}
-		if n == 4*burst {
-			s.loop.post(func() {
-				if s.state == stateSplice {
-					s.advance()
-				}
-			})
-			return false
-		}
-		got, errno := rawRecv(src.fd, buf, 0)
-		switch {
-		case got > 0:
-			s.gotBytes(src, got)
-			if !d.plain {
-				d.read += uint64(got)
-			}
-			if !s.give(dst, buf[:got]) {
-				s.cut(s.resetBy(dst))
-				return false
-			}
-			s.forwardedUp(i)
-		case got == 0, errno == unix.EAGAIN:
-			src.readable = false
-			d.ended = d.plain && got == 0
-		case errno == unix.EINTR:
-		default:
-			s.cut(s.resetBy(src))
-			return false
-		}
-	}
-}
-
-// forwardedUp tells the program how many of the passed bytes the target has:
-// only once all are there may it redirect again.
-func (s *session) forwardedUp(i int) {
-	d := &s.kern.dir[i]
-	if d.plain {
-		return
-	}
-	dst := s.ends()[1-i]
-	s.kern.half[i].SetForwarded(d.read - uint64(len(dst.held)))
-}
-
-// passMappedFIN passes the source's FIN on, if every byte before it is in the
-// target's socket: passed bytes all forwarded, redirected and passed ones
-// together what the source received, and all of it entered the target.
-func (s *session) passMappedFIN(i int, src, dst *end) bool {
-	h, d := s.kern.half[i], &s.kern.dir[i]
-	passed := h.Passed()
-	if passed != d.read || dst.held != nil {
-		if !d.armed {
-			s.takeOver(i)
-		}
-		return false
-	}
-	var ti unix.TCPInfo
-	if !tcpInfo(src.fd, &ti) {
-		return false
-	}
-	if h.Redirected()+passed+d.inAt+1 < ti.Bytes_received {
-		return false
-	}
-	if !s.drained(i) {
-		return false
-	}
-	s.passLastFIN(src, dst)
-	return true
-}
-
-// passLastFIN passes the source's FIN on; all before it has been.
-func (s *session) passLastFIN(src, dst *end) {
-	src.eof = true
-	if !s.passFIN(src, dst) {
-		s.cut(s.resetBy(dst))
-	}
 }

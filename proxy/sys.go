@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"unsafe"
 
@@ -44,6 +43,13 @@ func rawSetInt(fd int32, level, name, value int) unix.Errno {
 	v := int32(value)
 	_, _, e := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
 	return e
+}
+
+func rawGetInt(fd int32, level, name int) (int, unix.Errno) {
+	var v int32
+	n := uint32(4)
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	return int(v), e
 }
 
 // rawSocketError reads and clears the socket's pending error.
@@ -142,6 +148,18 @@ func localAddr(fd int32) netip.AddrPort {
 	return sa.addrPort()
 }
 
+// remoteAddr is the address of the socket's peer; the zero value for a unix
+// socket, and for one that isn't connected any more.
+func remoteAddr(fd int32) netip.AddrPort {
+	var sa sockaddr
+	sa.n = uint32(len(sa.b))
+	_, _, e := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa.b)), uintptr(unsafe.Pointer(&sa.n)))
+	if e != 0 {
+		return netip.AddrPort{}
+	}
+	return sa.addrPort()
+}
+
 func rawEpollCtl(epfd int, op int, fd int32, ev *unix.EpollEvent) unix.Errno {
 	_, _, e := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
 	return e
@@ -157,9 +175,14 @@ func tcpInfo(fd int32, ti *unix.TCPInfo) bool {
 
 // outq is SIOCOUTQ: bytes written to the socket that the peer has not
 // acknowledged yet, a FIN counted as one.
-func outq(fd int32) uint64 {
+func outq(fd int32) uint64 { return queueLength(fd, unix.SIOCOUTQ) }
+
+// inq is SIOCINQ: bytes that have arrived and not been read.
+func inq(fd int32) uint64 { return queueLength(fd, unix.SIOCINQ) }
+
+func queueLength(fd int32, request uintptr) uint64 {
 	var v int32
-	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&v)))
+	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&v)))
 	if e != 0 || v < 0 {
 		return 0
 	}
@@ -175,6 +198,3 @@ func rawListen(fd int32, backlog int) unix.Errno {
 	_, _, e := unix.RawSyscall(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog), 0)
 	return e
 }
-
-// isRefused says whether err is ECONNREFUSED at its bottom.
-func isRefused(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }

@@ -10,11 +10,11 @@ type timerHeap []timerEntry
 
 type timerEntry struct {
 	key int64 // monotonic, ns
-	s   *session
+	s   *pair
 }
 
 // set sees to it that s is looked at no later than at when.
-func (h *timerHeap) set(s *session, when int64) {
+func (h *timerHeap) set(s *pair, when int64) {
 	s.deadline = when
 	if s.timer == 0 {
 		*h = append(*h, timerEntry{when, s})
@@ -29,13 +29,13 @@ func (h *timerHeap) set(s *session, when int64) {
 	}
 }
 
-func (h *timerHeap) moveTo(s *session, key int64) {
+func (h *timerHeap) moveTo(s *pair, key int64) {
 	i := int(s.timer) - 1
 	(*h)[i].key = key
 	h.down(i)
 }
 
-func (h *timerHeap) remove(s *session) {
+func (h *timerHeap) remove(s *pair) {
 	if s.timer == 0 {
 		return
 	}

@@ -4,9 +4,9 @@ package proxy
 
 // sessionList is a loop's live sessions, newest first, linked through the
 // sessions themselves.
-type sessionList struct{ head *session }
+type sessionList struct{ head *pair }
 
-func (l *sessionList) add(s *session) {
+func (l *sessionList) add(s *pair) {
 	s.next = l.head
 	if l.head != nil {
 		l.head.prev = s
@@ -14,7 +14,7 @@ func (l *sessionList) add(s *session) {
 	l.head = s
 }
 
-func (l *sessionList) remove(s *session) {
+func (l *sessionList) remove(s *pair) {
 	if s.prev != nil {
 		s.prev.next = s.next
 	} else {
@@ -27,7 +27,7 @@ func (l *sessionList) remove(s *session) {
 }
 
 // each calls f for all; f may end the session it is given.
-func (l *sessionList) each(f func(*session)) {
+func (l *sessionList) each(f func(*pair)) {
 	for s := l.head; s != nil; {
 		next := s.next
 		f(s)
@@ -36,7 +36,7 @@ func (l *sessionList) each(f func(*session)) {
 }
 
 // newest calls f from the newest on until it says no.
-func (l *sessionList) newest(f func(*session) bool) {
+func (l *sessionList) newest(f func(*pair) bool) {
 	for s := l.head; s != nil && f(s); s = s.next {
 	}
 }
