@@ -5,6 +5,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,6 @@ import (
 	"sluice/internal/caps"
 	"sluice/loader"
 )
-
-// noNAT is why nothing is better than splice.
-const noNAT = "nat is not there yet"
 
 // loadBPF loads what the kernel and the privileges allow. What it can't is a
 // reason for a lower rung and one warning, never a failure.
@@ -61,31 +59,6 @@ func (s *Service) loadSplice(ctx context.Context, fds uint64) (*loader.Splice, e
 	return loader.NewSplice(loader.SpliceOptions{MaxFlows: int(min(max(fds/2, 1), loader.DefaultFlows))})
 }
 
-// rung is the best datapath that a listener's sessions may use, and why there
-// is no better one.
-func (s *Service) rung(l *config.Listener) (config.Datapath, string) {
-	switch {
-	case l.Datapath == config.Relay:
-		return config.Relay, "the file says relay"
-	case s.splice == nil:
-		return config.Relay, s.noSplice
-	case unixOnly(l.Listen):
-		return config.Relay, "unix sockets can't enter a sockmap"
-	case l.Datapath == config.Splice:
-		return config.Splice, "the file says splice"
-	}
-	return config.Splice, noNAT
-}
-
-func unixOnly(list []config.Address) bool {
-	for _, a := range list {
-		if a.Path == "" {
-			return false
-		}
-	}
-	return true
-}
-
 // dispatchable says whether the program in the kernel may pick for a
 // listener: a pick at the SYN must not be one that a rule refuses later.
 func dispatchable(l *config.Listener, p *config.Pool) bool {
@@ -93,17 +66,20 @@ func dispatchable(l *config.Listener, p *config.Pool) bool {
 		l.MaxConns == 0 && l.MaxConnsPerIP == 0
 }
 
-// sessionFDs is how many descriptors sessions may have together.
-func sessionFDs(limit uint64, c *config.Config, loops int) int {
-	if limit > 1<<30 {
-		limit = 1 << 30
+// maxFDs is as many descriptors as are ever reckoned with.
+const maxFDs = 1 << 30
+
+// sessionFDs is how many descriptors sessions may have together beside this
+// many listening sockets.
+func (s *Service) sessionFDs(sockets int) int { return max(s.fds-sockets, 2) }
+
+// checkFDs refuses more listening sockets than leave descriptors for sessions. A
+// few are had from those that are kept back, however low the limit.
+func (s *Service) checkFDs(sockets int) error {
+	if s.fds-sockets >= 2 || sockets <= keptBack/2 {
+		return nil
 	}
-	sockets := 0
-	for _, l := range c.Listeners {
-		sockets += len(l.Listen) * loops
-	}
-	left := int(limit) - keptBack - openFDs() - sockets
-	return max(left, 2)
+	return fmt.Errorf("%d listening sockets, one for each address, port and event loop, leave no descriptors for sessions: raise LimitNOFILE, or listen on fewer ports", sockets)
 }
 
 // cpus is how many CPUs the process may run on.

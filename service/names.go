@@ -22,8 +22,10 @@ const (
 	resolveAtOne = 16               // look-ups at a time
 )
 
-// systemLookup asks the system's resolver. The order is made steady, so that
-// a name server that rotates its answers doesn't rotate the pool.
+// errNoAddress is for an answer that is none.
+var errNoAddress = errors.New("the name has no address")
+
+// systemLookup asks the system's resolver.
 func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
@@ -36,7 +38,7 @@ type names struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	changed chan struct{} // an answer differs from the one before
-	slots   chan struct{}
+	turns   chan struct{} // one for each look-up under way
 
 	mu    sync.Mutex
 	hosts map[string]*host
@@ -44,6 +46,8 @@ type names struct {
 }
 
 type host struct {
+	ctx     context.Context // ends once the name isn't wanted any more
+	forget  context.CancelFunc
 	addrs   []netip.Addr // the last answer
 	asked   time.Time
 	asking  bool
@@ -57,7 +61,7 @@ func newNames(lookup LookupFunc, failed func(name string, known bool, err error)
 	ctx, cancel := context.WithCancel(context.Background())
 	return &names{
 		lookup: lookup, failed: failed, ctx: ctx, cancel: cancel, hosts: map[string]*host{},
-		changed: make(chan struct{}, 1), slots: make(chan struct{}, resolveAtOne),
+		changed: make(chan struct{}, 1), turns: make(chan struct{}, resolveAtOne),
 	}
 }
 
@@ -85,21 +89,35 @@ func (n *names) waiting(name string) bool {
 	return h != nil && len(h.addrs) == 0 && h.asking
 }
 
-// want makes these the names that are resolved, forgetting others, and asks
-// for those whose answer is missing or old. It doesn't wait.
-func (n *names) want(list []string) {
+// add has these names resolved too, and asks for those whose answer is missing
+// or old. It doesn't wait.
+func (n *names) add(list []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for name := range n.hosts {
-		if !slices.Contains(list, name) {
-			delete(n.hosts, name)
-		}
-	}
 	for _, name := range list {
 		if n.hosts[name] == nil {
-			n.hosts[name] = &host{}
+			h := &host{}
+			h.ctx, h.forget = context.WithCancel(n.ctx)
+			n.hosts[name] = h
 		}
 		n.ask(name)
+	}
+}
+
+// keep forgets all names but these, with their answers: for when a
+// configuration is in force, not while it is being examined.
+func (n *names) keep(list []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wanted := make(map[string]bool, len(list))
+	for _, name := range list {
+		wanted[name] = true
+	}
+	for name, h := range n.hosts {
+		if !wanted[name] {
+			h.forget()
+			delete(n.hosts, name)
+		}
 	}
 }
 
@@ -130,11 +148,13 @@ func (n *names) ask(name string) {
 	go func() {
 		defer n.wg.Done()
 		select {
-		case n.slots <- struct{}{}:
-			defer func() { <-n.slots }()
-		case <-n.ctx.Done():
+		case n.turns <- struct{}{}:
+			defer func() { <-n.turns }()
+		case <-h.ctx.Done():
+			n.answer(name, h, nil, h.ctx.Err())
+			return
 		}
-		ctx, cancel := context.WithTimeout(n.ctx, resolveLimit)
+		ctx, cancel := context.WithTimeout(h.ctx, resolveLimit)
 		defer cancel()
 		addrs, err := n.lookup(ctx, name)
 		n.answer(name, h, addrs, err)
@@ -143,7 +163,7 @@ func (n *names) ask(name string) {
 
 func (n *names) answer(name string, h *host, addrs []netip.Addr, err error) {
 	if err == nil && len(addrs) == 0 {
-		err = errors.New("the name has no address")
+		err = errNoAddress
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -161,12 +181,7 @@ func (n *names) answer(name string, h *host, addrs []netip.Addr, err error) {
 		n.failed(name, len(h.addrs) > 0, err)
 		return
 	}
-	addrs = slices.Clone(addrs)
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	addrs = slices.Compact(addrs)
+	addrs = steady(addrs)
 	if slices.Equal(addrs, h.addrs) {
 		return
 	}
@@ -177,8 +192,20 @@ func (n *names) answer(name string, h *host, addrs []netip.Addr, err error) {
 	}
 }
 
-// settle waits until every look-up under way has an answer, for d at most.
-func (n *names) settle(d time.Duration) {
+// steady is an answer with each address once and in an order that doesn't
+// change, so that a name server that rotates its answers doesn't rotate the pool.
+func steady(answer []netip.Addr) []netip.Addr {
+	addrs := slices.Clone(answer)
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
+}
+
+// settle waits until every look-up under way has an answer, for d at most, and
+// no longer than ctx.
+func (n *names) settle(ctx context.Context, d time.Duration) {
 	n.mu.Lock()
 	var wait []chan struct{}
 	for _, h := range n.hosts {
@@ -189,12 +216,12 @@ func (n *names) settle(d time.Duration) {
 		}
 	}
 	n.mu.Unlock()
-	t := time.NewTimer(d)
-	defer t.Stop()
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
 	for _, c := range wait {
 		select {
 		case <-c:
-		case <-t.C:
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -34,7 +34,7 @@ func zerologLevel(k pool.EventKind) zerolog.Level {
 	switch k {
 	case pool.Back:
 		return zerolog.InfoLevel
-	case pool.Ejected:
+	case pool.Ejected, pool.Failure:
 		return zerolog.WarnLevel
 	}
 	return zerolog.ErrorLevel

@@ -31,7 +31,7 @@ type rig struct {
 	s       *Service
 	dir     string
 	file    string
-	signals chan os.Signal
+	signals *Signals
 	ended   chan error
 	reloads chan error
 	log     *syncBuffer
@@ -67,7 +67,7 @@ func newRig(t *testing.T, content string) *rig { return newRigWith(t, content, O
 func newRigWith(t *testing.T, content string, o Options) *rig {
 	t.Helper()
 	r := &rig{
-		t: t, dir: t.TempDir(), signals: make(chan os.Signal, 4), ended: make(chan error, 1),
+		t: t, dir: t.TempDir(), signals: NewSignals(), ended: make(chan error, 1),
 		reloads: make(chan error, 1000), log: &syncBuffer{},
 	}
 	r.file = filepath.Join(r.dir, "backends.yaml")
@@ -208,13 +208,13 @@ func freeAddr(t *testing.T) string {
 }
 
 // session is a client's connection; name is the backend it got.
-type session struct {
+type peer struct {
 	net.Conn
 	in   *bufio.Reader
 	name string
 }
 
-func open(t *testing.T, addr string) *session {
+func open(t *testing.T, addr string) *peer {
 	t.Helper()
 	s, err := tryOpen(addr)
 	if err != nil {
@@ -224,13 +224,13 @@ func open(t *testing.T, addr string) *session {
 	return s
 }
 
-func tryOpen(addr string) (*session, error) {
+func tryOpen(addr string) (*peer, error) {
 	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	s := &session{Conn: c, in: bufio.NewReader(c)}
+	s := &peer{Conn: c, in: bufio.NewReader(c)}
 	line, err := s.in.ReadString('\n')
 	if err != nil {
 		c.Close()
@@ -241,7 +241,7 @@ func tryOpen(addr string) (*session, error) {
 }
 
 // alive says whether the session still carries bytes both ways.
-func (s *session) alive() bool {
+func (s *peer) alive() bool {
 	if _, err := fmt.Fprintln(s, "ping"); err != nil {
 		return false
 	}
@@ -250,7 +250,7 @@ func (s *session) alive() bool {
 }
 
 // reset says whether the peer has reset the session.
-func (s *session) reset() bool {
+func (s *peer) reset() bool {
 	_, err := s.in.ReadByte()
 	return errors.Is(err, syscall.ECONNRESET)
 }

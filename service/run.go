@@ -6,26 +6,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"sluice/accesslog"
 	"sluice/config"
 	"sluice/internal/caps"
 	"sluice/internal/sysfd"
 	"sluice/internal/watch"
 	"sluice/proxy"
-	"sluice/stats"
+	"sluice/session"
 )
 
 const (
-	// reloadGap is the least time between two loads by edits: under a steady
-	// stream of them each load is of a newer state, and not all are taken.
-	reloadGap = 100 * time.Millisecond
+	// flushTime is how long the end waits for who reads the own log.
+	flushTime = 2 * time.Second
 	// busyTick and idleTick are how often housekeeping is done.
 	busyTick = time.Second
 	idleTick = 5 * time.Second
@@ -33,15 +31,20 @@ const (
 	sweepEvery = time.Minute
 )
 
-// Run serves until it is told to stop: by SIGTERM, SIGINT, or the end of ctx,
-// which is as SIGINT. SIGHUP reloads, SIGUSR1 reopens the log. An error means
-// that it couldn't start; nothing is left open in any case.
-func (s *Service) Run(ctx context.Context, signals <-chan os.Signal) (err error) {
+// Run serves until it is told to stop: by SIGTERM, SIGQUIT, SIGINT, or the end
+// of ctx, which is as SIGINT. SIGHUP reloads, SIGUSR1 reopens the log; signals
+// may be nil. An error means that it couldn't start; nothing is left open in
+// any case.
+func (s *Service) Run(ctx context.Context, signals *Signals) (err error) {
+	if signals == nil {
+		signals = NewSignals()
+	}
 	defer func() {
 		s.close()
 		s.events.flush()
+		s.queue.flush(flushTime)
 	}()
-	if err := s.start(ctx); err != nil {
+	if ended, err := s.startUnless(ctx, signals); err != nil || ended {
 		return err
 	}
 	close(s.ready)
@@ -54,7 +57,31 @@ func (s *Service) Run(ctx context.Context, signals <-chan os.Signal) (err error)
 	return nil
 }
 
-// start brings everything up; ports are bound last.
+// startUnless starts. It gives up, without an error, when it is told to end
+// meanwhile: a start may take seconds.
+func (s *Service) startUnless(outer context.Context, signals *Signals) (ended bool, err error) {
+	ctx, cancel := context.WithCancel(outer)
+	defer cancel()
+	watched, started := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-signals.end:
+			ended = true
+			cancel()
+		case <-started:
+		}
+	}()
+	err = s.start(ctx)
+	close(started)
+	<-watched
+	if ended || outer.Err() != nil {
+		return true, nil
+	}
+	return false, err
+}
+
+// start brings everything up; ports are bound last. The end of ctx ends it.
 func (s *Service) start(ctx context.Context) error {
 	limit, err := sysfd.Raise()
 	if err != nil {
@@ -65,15 +92,18 @@ func (s *Service) start(ctx context.Context) error {
 			return err
 		}
 	}
-	c, err := s.firstLoad()
+	c, err := s.firstLoad(ctx)
 	if err != nil {
 		return err
 	}
 	s.level.setName(c.Log.Level)
 	s.loops = c.EventLoops
 	s.names = newNames(s.opts.Resolve, s.nameFailed)
-	s.names.want(hosts(c))
+	s.names.add(hosts(c))
 	s.loadBPF(ctx, limit)
+	if err := s.openRaw(ctx, c); err != nil {
+		return err
+	}
 	// Parsing the kernel's types and the self-test leave some MiB of garbage,
 	// which nothing would collect for long: serving allocates little.
 	debug.FreeOSMemory()
@@ -81,15 +111,23 @@ func (s *Service) start(ctx context.Context) error {
 	if loops <= 0 {
 		loops = cpus()
 	}
-	o := proxy.Options{Loops: loops, Log: s.log, Record: s.record, Splice: s.splice, MaxSessionFDs: sessionFDs(limit, c, loops)}
+	so := session.Options{Record: s.record}
 	if s.dispatch != nil {
-		o.Dispatch = s.dispatch
+		so.Dispatch = s.dispatch
 	}
+	s.sessions = session.NewRegistry(so)
+	s.sockets = loops
+	o := proxy.Options{Loops: loops, Log: s.log, Sessions: s.sessions, Splice: s.splice}
 	if s.engine, err = proxy.New(o); err != nil {
 		return fmt.Errorf("event loops: %w", err)
 	}
-	s.names.settle(resolveStart)
+	s.carriers = carriers{s.engine}
+	s.fds = int(min(limit, maxFDs)) - keptBack - openFDs()
+	s.names.settle(ctx, resolveStart)
 	s.warnNames(c)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	ch, err := s.prepare(c)
 	if err != nil {
 		return err
@@ -105,46 +143,62 @@ func (s *Service) start(ctx context.Context) error {
 }
 
 // firstLoad reads the file at start, watching it from before.
-func (s *Service) firstLoad() (*config.Config, error) {
-	w, err := watch.New(s.opts.ConfigFile)
-	if err != nil {
-		s.log.Warn().Err(err).Msg("edits of the file are not noticed: send SIGHUP after each")
-		return config.ReadFile(s.opts.ConfigFile)
+func (s *Service) firstLoad(ctx context.Context) (*config.Config, error) {
+	type first struct {
+		w   *watch.Watcher
+		c   *config.Config
+		err error
 	}
-	s.watch = w
-	for wait := time.NewTimer(2 * time.Second); ; {
+	read := make(chan first, 1) // of a file system that may not answer
+	go func() {
+		w, err := watch.New(s.opts.ConfigFile)
+		if err != nil {
+			s.log.Warn().Err(err).Msg("edits of the file are not noticed: send SIGHUP after each")
+			c, err := config.ReadFile(s.opts.ConfigFile)
+			read <- first{nil, c, err}
+			return
+		}
+		c, err := readFinished(ctx, w, s.opts.ConfigFile)
+		read <- first{w, c, err}
+	}()
+	select {
+	case f := <-read:
+		s.watch = f.w
+		return f.c, f.err
+	case <-ctx.Done():
+		go func() {
+			if f := <-read; f.w != nil {
+				f.w.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
+}
+
+// writerTime is how long a start waits for whoever is writing the file.
+const writerTime = 2 * time.Second
+
+// readFinished reads the file when nobody writes it.
+func readFinished(ctx context.Context, w *watch.Watcher, file string) (*config.Config, error) {
+	for wait := time.After(writerTime); ; {
 		data, err := w.Read()
 		switch {
 		case err == nil:
-			return config.Load(s.opts.ConfigFile, data)
+			return config.Load(file, data)
 		case !errors.Is(err, watch.ErrWriting):
-			return config.ReadFile(s.opts.ConfigFile) // for its error
+			return config.ReadFile(file) // for its error
 		}
 		select {
 		case <-w.Changed():
-		case <-wait.C:
-			return nil, fmt.Errorf("%s: it is being written and its writer doesn't close it: start again when it is done", s.opts.ConfigFile)
+		case <-wait:
+			return nil, fmt.Errorf("%s: it is being written and its writer doesn't close it: start again when it is done", file)
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// tellListeners logs a line a listener.
-func (s *Service) tellListeners() {
-	for _, l := range s.cfg.Listeners {
-		e := s.listeners[l.Name]
-		var listen []string
-		for _, a := range l.Listen {
-			listen = append(listen, a.String())
-		}
-		ev := s.log.Info().Str("listener", l.Name).Strs("listen", listen).Str("pool", l.Pool).Str("datapath", string(e.datapath))
-		if e.reason != "" {
-			ev = ev.Str("reason", e.reason)
-		}
-		ev.Msg("listening")
-	}
-}
-
-func (s *Service) record(r *stats.Session, accessLog bool) {
+func (s *Service) record(r *accesslog.Record, accessLog bool) {
 	if accessLog {
 		s.accessLog.Write(r)
 	}
@@ -162,54 +216,37 @@ func (s *Service) notify(err error) {
 
 // serve is the life between start and stop. It says whether sessions may end
 // by themselves.
-func (s *Service) serve(ctx context.Context, signals <-chan os.Signal) (graceful bool) {
+func (s *Service) serve(ctx context.Context, signals *Signals) (graceful bool) {
 	tick := time.NewTimer(busyTick)
 	defer tick.Stop()
 	resolve := time.NewTimer(s.nextResolve())
 	defer resolve.Stop()
-	reload := time.NewTimer(time.Hour) // of an edit that comes soon after another
-	reload.Stop()
-	defer reload.Stop()
-	changed := make(<-chan struct{})
-	if s.watch != nil {
-		changed = s.watch.Changed()
-	}
-	asked, swept := false, time.Now() // asked: a SIGHUP waits for a writer's close
-	load := func() {
-		if wait := time.Until(s.lastLoad.Add(reloadGap)); wait > 0 && !asked {
-			reload.Reset(wait)
-			return
-		}
-		asked = s.reload(asked)
-		resolve.Reset(s.nextResolve())
-		if s.watch != nil && s.watch.Pending() {
-			reload.Reset(reloadGap)
-		}
-	}
+	edits := s.newEdits()
+	defer edits.stop()
+	swept := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return false
-		case sig := <-signals:
-			switch sig {
-			case syscall.SIGTERM:
-				return true
-			case syscall.SIGINT:
-				return false
-			case syscall.SIGHUP:
-				asked = true
-				load()
-			case syscall.SIGUSR1:
-				s.reopen()
-			}
-		case <-changed:
-			load()
-		case <-reload.C:
-			load()
+		case sig := <-signals.end:
+			return sig != syscall.SIGINT
+		case <-signals.reload:
+			edits.ask()
+		case <-signals.reopen:
+			s.reopen()
+		case <-edits.changed:
+			edits.load()
+		case <-edits.later.C:
+			edits.load()
+		case f := <-edits.loaded:
+			edits.take(f)
+			resolve.Reset(s.nextResolve())
 		case <-s.names.changed:
 			s.applyNames()
 		case <-resolve.C:
 			resolve.Reset(s.nextResolve())
+		case <-s.cuts.C:
+			s.cutRemoved()
 		case <-tick.C:
 			tick.Reset(s.housekeeping(&swept))
 		}
@@ -230,14 +267,18 @@ func (s *Service) housekeeping(swept *time.Time) time.Duration {
 	for _, e := range s.pools {
 		e.pool.Tick(now)
 	}
+	s.sweepListeners(now)
 	if len(s.gone) > 0 {
+		s.cutRemoved() // who was accepted before its pool went may have come since
 		s.sweepPools()
 	}
 	if s.dispatch != nil && now.Sub(*swept) >= sweepEvery {
 		*swept = now
 		s.dispatch.Sweep()
 	}
-	if s.engine.Sessions() > 0 || len(s.gone) > 0 {
+	s.checkOffload()
+	s.dropOffload()
+	if s.sessions.Live() > 0 || len(s.gone)+len(s.left) > 0 || s.offload != nil && !wantsOffload(s.cfg) {
 		return busyTick
 	}
 	return idleTick
@@ -250,98 +291,4 @@ func (s *Service) reopen() {
 		return
 	}
 	s.events.post(event{level: zerolog.InfoLevel, msg: "log reopened"})
-}
-
-// reload takes the file's state over, if it is finished. asked: by a signal,
-// so that a missing file is an error; it stays true while a writer is awaited.
-func (s *Service) reload(asked bool) (stillAsked bool) {
-	data, err := s.read()
-	switch {
-	case errors.Is(err, watch.ErrWriting):
-		return asked // its close comes as a change
-	case errors.Is(err, fs.ErrNotExist) && !asked:
-		return false // a file that is missing changes nothing
-	}
-	s.notify(s.opts.Notify.Reloading())
-	if err == nil {
-		err = s.takeOver(data)
-	}
-	s.lastLoad = time.Now()
-	s.mu.Lock()
-	if err != nil {
-		s.conf.OK, s.conf.Error = false, err.Error()
-		s.reloads.refused++
-	} else {
-		s.reloads.ok++
-	}
-	s.mu.Unlock()
-	if err != nil {
-		s.events.post(event{level: zerolog.ErrorLevel, msg: "reload refused: the old configuration stays", err: err.Error()})
-	} else {
-		s.events.post(event{level: zerolog.InfoLevel, msg: "reload ok"})
-	}
-	s.notify(s.opts.Notify.Ready(s.status()))
-	if s.opts.AfterReload != nil {
-		s.opts.AfterReload(err)
-	}
-	return false
-}
-
-func (s *Service) read() ([]byte, error) {
-	if s.watch != nil {
-		return s.watch.Read()
-	}
-	return os.ReadFile(s.opts.ConfigFile)
-}
-
-// takeOver is one edit, all or nothing.
-func (s *Service) takeOver(data []byte) error {
-	c, err := config.Load(s.opts.ConfigFile, data)
-	if err != nil {
-		return err
-	}
-	s.names.want(hosts(c))
-	ch, err := s.prepare(c)
-	if err != nil {
-		s.names.want(hosts(s.cfg))
-		return err
-	}
-	before := s.cfg
-	s.commit(ch)
-	if c.EventLoops != s.loops {
-		s.log.Warn().Int("event_loops", c.EventLoops).Int("running", s.loops).Msg("event_loops takes effect at the next start")
-	}
-	s.tellChanged(before)
-	return nil
-}
-
-// tellChanged logs a line for each listener that is new or has other settings
-// that a reader of the log would look for.
-func (s *Service) tellChanged(before *config.Config) {
-	old := map[string]*config.Listener{}
-	for _, l := range before.Listeners {
-		old[l.Name] = l
-	}
-	for _, l := range s.cfg.Listeners {
-		if o := old[l.Name]; o == nil || o.Datapath != l.Datapath || !sameAddresses(o.Listen, l.Listen) {
-			e := s.listeners[l.Name]
-			ev := s.log.Info().Str("listener", l.Name).Str("datapath", string(e.datapath))
-			if e.reason != "" {
-				ev = ev.Str("reason", e.reason)
-			}
-			ev.Msg("listening")
-		}
-	}
-}
-
-func sameAddresses(a, b []config.Address) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

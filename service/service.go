@@ -15,12 +15,16 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"sluice/accesslog"
 	"sluice/config"
+	"sluice/internal/rawtcp"
 	"sluice/internal/sdnotify"
+	"sluice/internal/srcports"
 	"sluice/internal/watch"
 	"sluice/loader"
 	"sluice/pool"
 	"sluice/proxy"
+	"sluice/session"
 	"sluice/stats"
 )
 
@@ -50,31 +54,48 @@ type Service struct {
 	opts    Options
 	log     zerolog.Logger
 	level   *levelWriter
+	queue   *logQueue
 	events  *eventLog
 	started time.Time
 	kernel  string
 
 	// These belong to Run's goroutine once it has started.
-	watch      *watch.Watcher
-	engine     *proxy.Engine
-	dispatch   *loader.Dispatch
-	splice     *loader.Splice
-	accessLog  *stats.AccessLog
-	stats      *statsServer
-	names      *names
-	loops      int // event_loops at start
-	lastLoad   time.Time
-	closing    []*front
-	noDispatch string // why there is none
-	noSplice   string
+	watch       *watch.Watcher
+	sessions    *session.Registry
+	engine      *proxy.Engine // binds the fronts
+	carriers    carriers      // the engine is one
+	fds         int           // descriptors for sessions and listening sockets
+	sockets     int           // listening sockets of an address
+	dispatch    *loader.Dispatch
+	splice      *loader.Splice
+	accessLog   *accesslog.Log
+	stats       *statsServer
+	names       *names
+	loops       int              // event_loops at start
+	closing     []*front         // serving their accept queues
+	left        []*listenerEntry // removed, and with series until their last session has ended
+	cuts        *time.Timer      // when sessions of removed backends are to be cut
+	noDispatch  string           // why there is none
+	noSplice    string
+	offload     *offload         // nil: there is none
+	raw         *rawtcp.Sender   // nil: no session can be forwarded
+	portRanges  []srcports.Range // that forwarded sessions are dialled from
+	forwardConf config.Forward   // as it was at start
+	noOffload   string           // why there is none
+
+	// offloadMu keeps offload from being closed while statistics read it. Only Run's
+	// goroutine changes it.
+	offloadMu sync.RWMutex
 
 	// mu guards what the statistics read too. Only Run's goroutine writes it.
 	mu        sync.Mutex
 	cfg       *config.Config
 	pools     map[string]*poolEntry
-	gone      []*poolEntry // removed, with live sessions
+	gone      []*poolEntry                // removed, with live sessions
+	removed   map[*pool.Backend]time.Time // since when, while they have sessions
 	listeners map[string]*listenerEntry
 	fronts    map[config.Address]*front
+	view      *view
 	conf      stats.ConfigStats
 	reloads   struct{ ok, refused uint64 }
 
@@ -85,38 +106,35 @@ type Service struct {
 // poolEntry is a pool and its window.
 type poolEntry struct {
 	pool  *pool.Pool
-	board bool
-	slot  uint32
-	close bool // on_remove: close
+	board *loader.Board // nil: its picks are made at accept
+	onRemove
 }
 
 // listenerEntry is what lives as long as a listener's name.
 type listenerEntry struct {
 	cfg      *config.Listener
+	settings *session.Settings // of one of its fronts
 	counters *stats.Listener
-	limits   *proxy.Limits
+	limits   *session.Limits
 	datapath config.Datapath
 	reason   string
-}
-
-// front is a listen address that is bound.
-type front struct {
-	*proxy.Front
-	addr       config.Address
-	dispatched bool
+	told     string // what its last line in the log said
+	leftAt   time.Time
 }
 
 // New prepares a service; nothing is opened before Run.
 func New(o Options) *Service {
-	w := &levelWriter{out: o.LogWriter}
+	queue := newLogQueue(o.LogWriter)
+	w := &levelWriter{out: queue}
 	w.set(zerolog.InfoLevel)
 	log := zerolog.New(w).With().Timestamp().Logger()
 	if o.LogWriter == nil {
 		log = zerolog.Nop()
 	}
 	return &Service{
-		opts: o, log: log, level: w, events: newEventLog(log), started: time.Now(), kernel: Kernel(),
+		opts: o, log: log, level: w, queue: queue, events: newEventLog(log), started: time.Now(), kernel: Kernel(),
 		pools: map[string]*poolEntry{}, listeners: map[string]*listenerEntry{}, fronts: map[config.Address]*front{},
+		removed: map[*pool.Backend]time.Time{}, cuts: time.NewTimer(time.Hour),
 		conf: stats.ConfigStats{File: o.ConfigFile}, ready: make(chan struct{}),
 	}
 }

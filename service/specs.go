@@ -17,7 +17,7 @@ func specs(p *config.Pool, lookup func(host string) []netip.Addr) []pool.Spec {
 	for _, b := range p.Backends {
 		s := pool.Spec{
 			Weight: b.Weight, MaxFails: b.MaxFails, FailTimeout: b.FailTimeout,
-			MaxConns: b.MaxConns, Backup: b.Backup, State: b.State,
+			MaxConns: b.MaxConns, Backup: b.Backup, State: b.State, SlowStart: b.SlowStart,
 		}
 		switch {
 		case b.Address.Path != "":

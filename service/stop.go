@@ -4,33 +4,34 @@ package service
 
 import (
 	"context"
-	"os"
-	"syscall"
 	"time"
 )
 
-// queueTime is how long closed fronts may take to serve their accept queues.
+// queueTime is how long an accept queue may wait to be served, at least, and
+// how long what needs no waiting may take.
 const queueTime = 2 * time.Second
 
 // drain closes the front ports and waits for the last session, drain_timeout
-// at most; SIGINT, a second SIGTERM or the end of ctx end it at once.
-func (s *Service) drain(ctx context.Context, signals <-chan os.Signal) {
+// at most; SIGINT, a second SIGTERM or SIGQUIT, or the end of ctx end it at once.
+func (s *Service) drain(ctx context.Context, signals *Signals) {
 	s.stopping.Store(true)
 	s.notify(s.opts.Notify.Stopping("draining"))
-	s.log.Info().Int("sessions", s.engine.Sessions()).Stringer("drain_timeout", s.cfg.DrainTimeout).Msg("stopping: waiting for the sessions to end")
+	s.log.Info().Int("sessions", s.sessions.Live()).Stringer("drain_timeout", s.cfg.DrainTimeout).Msg("stopping: waiting for the sessions to end")
 	s.closeWatch()
-	s.closeFronts()
+	served := s.closeFronts()
 	limit := time.NewTimer(s.cfg.DrainTimeout)
 	defer limit.Stop()
-	idle := s.engine.Idle()
+	var idle <-chan struct{} // once nobody waits in a queue
 	tick := time.NewTicker(busyTick)
 	defer tick.Stop()
 	for {
 		select {
+		case <-served:
+			served, idle = nil, s.sessions.Idle()
 		case <-idle:
 			return
 		case <-limit.C:
-			s.log.Warn().Int("sessions", s.engine.Sessions()).Msg("drain_timeout is over: resetting the sessions that are left")
+			s.log.Warn().Int("sessions", s.sessions.Live()).Msg("drain_timeout is over: resetting the sessions that are left")
 			s.reset()
 			return
 		case <-ctx.Done():
@@ -41,16 +42,16 @@ func (s *Service) drain(ctx context.Context, signals <-chan os.Signal) {
 			for _, e := range s.pools {
 				e.pool.Tick(now)
 			}
-		case sig := <-signals:
-			switch sig {
-			case syscall.SIGTERM, syscall.SIGINT:
-				s.reset()
-				return
-			case syscall.SIGHUP:
-				s.log.Warn().Msg("reload refused: stopping")
-			case syscall.SIGUSR1:
-				s.reopen()
-			}
+			s.checkOffload()
+		case <-s.cuts.C:
+			s.cutRemoved()
+		case <-signals.end:
+			s.reset()
+			return
+		case <-signals.reload:
+			s.log.Warn().Msg("reload refused: stopping")
+		case <-signals.reopen:
+			s.reopen()
 		}
 	}
 }
@@ -64,11 +65,13 @@ func (s *Service) stop() {
 	s.reset()
 }
 
-// reset cuts the sessions that are left; each gets its line.
+// reset closes what is left of the fronts and cuts the sessions; each gets its
+// line.
 func (s *Service) reset() {
-	s.engine.ResetAll()
+	s.cutFronts()
+	s.carriers.ResetAll()
 	select {
-	case <-s.engine.Idle():
+	case <-s.sessions.Idle():
 	case <-time.After(queueTime):
 	}
 }
@@ -80,8 +83,9 @@ func (s *Service) closeWatch() {
 	}
 }
 
-// closeFronts closes all front ports and waits until their queues are served.
-func (s *Service) closeFronts() {
+// closeFronts begins to close all front ports; served is closed when their
+// queues are served.
+func (s *Service) closeFronts() (served <-chan struct{}) {
 	s.mu.Lock()
 	fronts := s.fronts
 	s.fronts = nil
@@ -89,12 +93,27 @@ func (s *Service) closeFronts() {
 	for _, f := range fronts {
 		s.closeFront(f)
 	}
-	limit := time.NewTimer(queueTime)
-	defer limit.Stop()
+	c := make(chan struct{})
+	go func(closing []*front) {
+		defer close(c)
+		for _, f := range closing {
+			<-f.Done()
+		}
+	}(s.closing)
+	return c
+}
+
+// cutFronts closes the sockets that are still served, whoever waits.
+func (s *Service) cutFronts() {
+	limit, cancel := context.WithTimeout(context.Background(), queueTime)
+	defer cancel()
+	for _, f := range s.closing {
+		f.Cut()
+	}
 	for _, f := range s.closing {
 		select {
 		case <-f.Done():
-		case <-limit.C:
+		case <-limit.Done():
 			return
 		}
 	}
@@ -106,6 +125,7 @@ func (s *Service) close() {
 	s.closeWatch()
 	if s.engine != nil {
 		s.closeFronts()
+		s.cutFronts()
 	}
 	if s.names != nil {
 		s.names.Close()
@@ -115,14 +135,16 @@ func (s *Service) close() {
 		<-s.stats.done
 		s.stats = nil
 	}
-	if s.engine != nil {
-		s.engine.Close()
+	if err := s.carriers.Close(); err != nil {
+		s.log.Error().Err(err).Msg("ending the event loops")
 	}
 	if s.accessLog != nil {
 		if err := s.accessLog.Close(); err != nil {
 			s.log.Error().Err(err).Msg("closing the access log")
 		}
 	}
+	s.cuts.Stop()
+	s.mu.Lock()
 	for _, e := range s.pools {
 		s.freePool(e)
 	}
@@ -130,6 +152,10 @@ func (s *Service) close() {
 		s.freePool(e)
 	}
 	s.pools, s.gone = nil, nil
+	s.mu.Unlock()
+	if err := s.closeOffload(); err != nil {
+		s.log.Error().Err(err).Msg("ending offload")
+	}
 	if s.splice != nil {
 		s.splice.Close()
 	}

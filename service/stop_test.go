@@ -20,7 +20,7 @@ func TestDrain(t *testing.T) {
 	a, front := backend(t, "a"), freeAddr(t)
 	r := newRig(t, two(front, a))
 	s := open(t, front)
-	r.signals <- syscall.SIGTERM
+	r.signals.Send(syscall.SIGTERM)
 	eventually(t, "stopping", r.s.Stopping)
 	eventually(t, "the port is closed", func() bool {
 		c, err := net.Dial("tcp", front)
@@ -29,7 +29,7 @@ func TestDrain(t *testing.T) {
 		}
 		return err != nil
 	})
-	r.signals <- syscall.SIGHUP
+	r.signals.Send(syscall.SIGHUP)
 	if !s.alive() {
 		t.Fatal("draining cut a session")
 	}
@@ -74,7 +74,7 @@ func TestReset(t *testing.T) {
 			}
 			s := open(t, front)
 			for _, sig := range signals {
-				r.signals <- sig
+				r.signals.Send(sig)
 			}
 			if signals == nil {
 				r.cancel()

@@ -5,13 +5,15 @@ package service
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"sluice/accesslog"
 	"sluice/config"
 	"sluice/pool"
-	"sluice/proxy"
+	"sluice/session"
 	"sluice/stats"
 )
 
@@ -19,8 +21,9 @@ import (
 // taking it over can't fail.
 type change struct {
 	cfg       *config.Config
-	fronts    map[config.Address]*front // bound for this change
-	log       *stats.LogChange
+	layout    *layout
+	pools     []poolChange
+	log       *accesslog.Change
 	stats     *statsServer
 	keepStats bool // the endpoint stays where it is
 }
@@ -28,14 +31,15 @@ type change struct {
 // prepare opens what c needs and the process doesn't have yet. On an error
 // everything it opened is closed again, and the error names the item.
 func (s *Service) prepare(c *config.Config) (_ *change, err error) {
-	ch := &change{cfg: c, fronts: map[config.Address]*front{}}
+	s.startOffload(c)
+	ch := &change{cfg: c}
 	defer func() {
 		if err != nil {
 			s.discard(ch)
 		}
 	}()
 	if s.accessLog == nil {
-		if s.accessLog, err = stats.OpenAccessLog(c.AccessLog, s.log); err != nil {
+		if s.accessLog, err = accesslog.Open(c.AccessLog, s.log); err != nil {
 			return nil, fmt.Errorf("access_log: %w", err)
 		}
 	} else if ch.log, err = s.accessLog.Prepare(c.AccessLog); err != nil {
@@ -47,25 +51,17 @@ func (s *Service) prepare(c *config.Config) (_ *change, err error) {
 			return nil, err
 		}
 	}
-	for _, l := range c.Listeners {
-		for _, a := range l.Listen {
-			if s.fronts[a] != nil {
-				continue
-			}
-			f, err := s.engine.Bind(a, l.Backlog, l.Keepalive, s.sharesWithOwn(a))
-			if err != nil {
-				return nil, fmt.Errorf("listener %s: %w", l.Name, err)
-			}
-			ch.fronts[a] = &front{Front: f, addr: a}
-		}
+	if ch.layout, err = s.bindLayout(c); err != nil {
+		return nil, err
 	}
+	ch.pools = s.preparePools(c)
 	return ch, nil
 }
 
 // discard closes what a change has opened.
 func (s *Service) discard(ch *change) {
-	for _, f := range ch.fronts {
-		f.Close()
+	if ch.layout != nil {
+		ch.layout.discard()
 	}
 	if ch.log != nil {
 		ch.log.Discard()
@@ -75,81 +71,27 @@ func (s *Service) discard(ch *change) {
 	}
 }
 
-// sharesWithOwn says whether a overlaps an address of our own, which may also
-// be one that is being closed: its sockets go as soon as their queues are served.
-func (s *Service) sharesWithOwn(a config.Address) bool {
-	still := s.closing[:0]
-	for _, f := range s.closing {
-		if overlap(f.addr, a) {
-			select {
-			case <-f.Done():
-				continue
-			case <-time.After(100 * time.Millisecond):
-			}
-		}
-		select {
-		case <-f.Done():
-		default:
-			still = append(still, f)
-		}
-	}
-	s.closing = still
-	for _, f := range s.closing {
-		if overlap(f.addr, a) {
-			return true
-		}
-	}
-	for b := range s.fronts {
-		if overlap(a, b) {
-			return true
-		}
-	}
-	return false
-}
-
-// overlap says whether sockets on both addresses would be in each other's way.
-func overlap(a, b config.Address) bool {
-	if a.Path != "" || b.Path != "" || a.Port != b.Port {
-		return false
-	}
-	if a == b || a.Any || b.Any {
-		return true
-	}
-	return a.Addr.Is4() == b.Addr.Is4() && (a.Wildcard() || b.Wildcard())
-}
-
 // commit takes a prepared change over. One generation covers all pools and
 // listeners; nothing in here waits for anybody but the loops' locks.
 func (s *Service) commit(ch *change) {
 	now := time.Now()
-	next := map[config.Address]*front{}
-	for _, l := range ch.cfg.Listeners {
-		for _, a := range l.Listen {
-			if next[a] = s.fronts[a]; next[a] == nil {
-				next[a] = ch.fronts[a]
-			}
-		}
-	}
 	s.level.setName(ch.cfg.Log.Level)
 	var cut []*pool.Backend
-	old := s.fronts
-	s.engine.Update(func() {
+	s.sessions.Update(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		cut = s.applyPools(ch.cfg, now)
-		s.applyListeners(ch.cfg, next)
+		cut = s.applyPools(ch.pools, now)
+		s.applyListeners(ch.cfg, ch.layout)
 		if ch.log != nil {
 			ch.log.Commit()
 		}
-		s.fronts, s.cfg = next, ch.cfg
+		s.fronts, s.cfg = ch.layout.fronts, ch.cfg
+		s.look()
 		s.conf.OK, s.conf.Error, s.conf.LoadedAt = true, "", now
 	})
-	s.engine.ResetBackends(cut)
-	for a, f := range old {
-		if next[a] == nil {
-			s.closeFront(f)
-		}
-	}
+	s.carriers.Cut(cut)
+	s.carriers.CutForbidden(s.strict())
+	s.closeLeft(ch.layout)
 	if !ch.keepStats {
 		previous := s.stats
 		s.stats = ch.stats
@@ -160,55 +102,74 @@ func (s *Service) commit(ch *change) {
 		}
 	}
 	s.sweepPools()
+	s.dropOffload()
 }
 
-// applyPools makes the pools what c says and returns the backends whose
-// sessions are to be cut. Under s.mu and the engine's update.
-func (s *Service) applyPools(c *config.Config, now time.Time) (cut []*pool.Backend) {
-	wanted := map[string]bool{}
+// poolChange is a pool of a new configuration, with what is slow about it done.
+type poolChange struct {
+	cfg   *config.Pool
+	entry *poolEntry
+	next  *pool.Prepared
+}
+
+// preparePools does for the pools of c what takes long, so that no loop waits
+// for it. A pool that is new isn't one of the service's yet.
+func (s *Service) preparePools(c *config.Config) []poolChange {
+	changes := make([]poolChange, 0, len(c.Pools))
 	for _, p := range c.Pools {
-		wanted[p.Name] = true
 		e := s.pools[p.Name]
 		if e == nil {
 			e = s.newPool(p.Name)
+		}
+		changes = append(changes, poolChange{p, e, e.pool.Prepare(poolOptions(p), specs(p, s.names.get))})
+	}
+	return changes
+}
+
+// applyPools makes the pools what was prepared and returns the backends whose
+// sessions are to be cut now. Under s.mu and the engine's update.
+func (s *Service) applyPools(changes []poolChange, now time.Time) (cut []*pool.Backend) {
+	wanted := map[string]bool{}
+	for _, c := range changes {
+		p, e := c.cfg, c.entry
+		wanted[p.Name] = true
+		if s.pools[p.Name] == nil {
 			s.pools[p.Name] = e
+			s.gone = slices.DeleteFunc(s.gone, func(g *poolEntry) bool { return g == e })
 		}
-		removed := e.pool.Apply(poolOptions(p), specs(p, s.names.get), now)
-		e.close = p.CloseOnRemove
-		if e.close {
-			cut = append(cut, removed...)
-		}
+		e.pool.Commit(c.next, now)
+		e.onRemove = onRemove{p.CloseOnRemove, p.CloseAfter}
 	}
 	for name, e := range s.pools {
 		if wanted[name] {
 			continue
 		}
-		removed := e.pool.Apply(e.pool.Options(), nil, now)
-		if e.close {
-			cut = append(cut, removed...)
+		if e.onRemove.close {
+			e.pool.Apply(e.pool.Options(), nil, now)
+		} else {
+			e.pool.Retire(now) // whom its listeners have let in is served yet
 		}
 		delete(s.pools, name)
 		s.gone = append(s.gone, e)
 	}
-	return cut
+	return s.dueRemovals(now)
 }
 
 // newPool makes a pool, or brings a removed one back that still has sessions.
 func (s *Service) newPool(name string) *poolEntry {
-	for i, e := range s.gone {
+	for _, e := range s.gone {
 		if e.pool.Name() == name {
-			s.gone = append(s.gone[:i:i], s.gone[i+1:]...)
 			return e
 		}
 	}
 	e := &poolEntry{}
 	var board pool.Board
 	if s.dispatch != nil {
-		b, slot, err := s.dispatch.NewBoard()
+		b, err := s.dispatch.NewBoard()
 		if err != nil {
-			s.log.Warn().Err(err).Str("pool", name).Msg("picks are made at accept")
+			s.noDispatchFor(fmt.Errorf("pool %s: %w", name, err))
 		} else {
-			board, e.board, e.slot = b, true, slot
+			board, e.board = b, b
 		}
 	}
 	e.pool = pool.New(name, board, s.poolEvent)
@@ -217,38 +178,56 @@ func (s *Service) newPool(name string) *poolEntry {
 
 func (s *Service) poolEvent(e pool.Event) {
 	level := zerologLevel(e.Kind)
-	s.events.post(event{level: level, msg: e.Kind.String(), pool: e.Pool, backend: e.Backend})
+	s.events.post(event{level: level, msg: e.Kind.String(), pool: e.Pool, backend: e.Backend, err: e.Why})
 }
 
 // applyListeners hands each front the settings of its listener. Under s.mu and
 // the engine's update.
-func (s *Service) applyListeners(c *config.Config, fronts map[config.Address]*front) {
+func (s *Service) applyListeners(c *config.Config, to *layout) {
 	byName := map[string]*config.Pool{}
 	for _, p := range c.Pools {
 		byName[p.Name] = p
 	}
 	tcpInfo, serverAddr := wantedByLog(c.AccessLog)
 	next := map[string]*listenerEntry{}
+	for _, f := range to.left {
+		s.unsetDispatch(f) // before others take the same key
+		f.Succeed(to.heirs(f))
+	}
 	for _, l := range c.Listeners {
-		e := s.listeners[l.Name]
+		e := s.listenerOf(l.Name)
 		if e == nil {
-			e = &listenerEntry{counters: stats.NewListener(l.Name), limits: proxy.NewLimits()}
+			e = &listenerEntry{counters: stats.NewListener(l.Name), limits: session.NewLimits()}
 		}
 		e.cfg = l
-		e.datapath, e.reason = s.rung(l)
+		e.datapath, e.reason = s.bestFor(l, byName[l.Pool])
 		next[l.Name] = e
 		p := s.pools[l.Pool]
-		for _, a := range l.Listen {
-			f := fronts[a]
+		for _, f := range to.of[l] {
 			s.setDispatch(f, dispatchable(l, byName[l.Pool]), p)
-			f.Serve(&proxy.Settings{
+			e.settings = &session.Settings{
 				Config: l, Pool: p.pool, Counters: e.counters, Limits: e.limits,
-				SpliceAllowed: e.datapath == config.Splice, Dispatched: f.dispatched,
-				TCPInfo: tcpInfo && l.AccessLog, ServerAddr: serverAddr && l.AccessLog,
-			})
+				OffloadAllowed: e.datapath == config.Offload,
+				SpliceAllowed:  s.whyNotSplice(l, byName[l.Pool]) == "", Reason: e.reason, Dispatched: f.board != nil,
+				TCPInfo: tcpInfo && l.AccessLog != config.LogOff, ServerAddr: serverAddr && l.AccessLog != config.LogOff,
+			}
+			f.Serve(e.settings)
 		}
 	}
+	s.retireListeners(next)
 	s.listeners = next
+}
+
+// strict are the settings of the listeners whose live sessions have to obey
+// them (on_datapath: close).
+func (s *Service) strict() map[string]*session.Settings {
+	list := map[string]*session.Settings{}
+	for name, e := range s.listeners {
+		if e.cfg.OnDatapathClose {
+			list[name] = e.settings
+		}
+	}
+	return list
 }
 
 // setDispatch has the program in the kernel pick for f, or not.
@@ -256,32 +235,34 @@ func (s *Service) setDispatch(f *front, wanted bool, p *poolEntry) {
 	if s.dispatch == nil || f.addr.Path != "" {
 		return
 	}
-	if wanted && p.board {
-		err := s.dispatch.SetListener(f.addr.AddrPort(), f.addr.Any, p.slot)
+	if wanted && p.board != nil {
+		if f.board == p.board {
+			return // a system call less, and there may be thousands of fronts
+		}
+		err := s.dispatch.SetListener(f.addr.AddrPort(), f.addr.Any, p.board)
 		if err == nil {
-			f.dispatched = true
+			f.board = p.board
 			return
 		}
-		s.log.Warn().Err(err).Str("listen", f.addr.String()).Msg("picks are made at accept")
+		s.noDispatchFor(err)
 	}
 	s.unsetDispatch(f)
 }
 
 func (s *Service) unsetDispatch(f *front) {
-	if !f.dispatched {
+	if f.board == nil {
 		return
 	}
-	f.dispatched = false
+	f.board = nil
 	if err := s.dispatch.DeleteListener(f.addr.AddrPort(), f.addr.Any); err != nil {
-		s.log.Warn().Err(err).Str("listen", f.addr.String()).Msg("taking an address away from dispatch")
+		s.events.post(event{level: zerolog.WarnLevel, msg: "taking an address away from dispatch", err: err.Error()})
 	}
 }
 
-// closeFront has f serve its accept queue and close. It returns at once.
-func (s *Service) closeFront(f *front) {
-	s.unsetDispatch(f)
-	f.Close()
-	s.closing = append(s.closing, f)
+// noDispatchFor says that a pool or a front does without the program: an event,
+// as there may be thousands, and a log that isn't read mustn't hold up the loops.
+func (s *Service) noDispatchFor(err error) {
+	s.events.post(event{level: zerolog.WarnLevel, msg: "picks are made at accept", err: err.Error()})
 }
 
 // sweepPools forgets removed pools whose last session has ended.
@@ -297,26 +278,29 @@ func (s *Service) sweepPools() {
 		s.freePool(e)
 	}
 	s.gone = still
+	s.look()
 }
 
 func (s *Service) freePool(e *poolEntry) {
 	e.pool.Close()
-	if e.board {
-		s.dispatch.FreeBoard(e.slot)
-		e.board = false
+	if e.board != nil {
+		e.board.Free()
+		e.board = nil
 	}
 }
 
 // applyNames takes new answers of the resolver over; it can't fail.
 func (s *Service) applyNames() {
+	changes := s.preparePools(s.cfg)
 	now := time.Now()
 	var cut []*pool.Backend
-	s.engine.Update(func() {
+	s.sessions.Update(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		cut = s.applyPools(s.cfg, now)
+		cut = s.applyPools(changes, now)
+		s.look()
 	})
-	s.engine.ResetBackends(cut)
+	s.carriers.Cut(cut)
 }
 
 // nameFailed tells of a look-up in vain; known: there is an earlier answer.

@@ -225,6 +225,18 @@ func TestAccessLogMoves(t *testing.T) {
 	}
 	picks(t, front, 1)
 	eventually(t, "a line in the old log", func() bool { return len(r.lines()) == 1 && r.lines()[0] != "" })
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	write("access_log: {path: " + r.dir + "/never.log, format: json}\nstats: " + taken.Addr().String() + "\n#")
+	if err := r.reloaded(); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat(r.dir + "/never.log"); err == nil {
+		t.Error("an edit that was refused has left its log behind")
+	}
 	write("access_log: {path: " + r.dir + "/new.log, format: $pool}\n")
 	if err := r.reloaded(); err != nil {
 		t.Fatal(err)
@@ -237,7 +249,7 @@ func TestAccessLogMoves(t *testing.T) {
 	if err := os.Rename(r.dir+"/new.log", r.dir+"/rotated.log"); err != nil {
 		t.Fatal(err)
 	}
-	r.signals <- syscall.SIGUSR1
+	r.signals.Send(syscall.SIGUSR1)
 	eventually(t, "the log is opened anew", func() bool { _, err := os.Stat(r.dir + "/new.log"); return err == nil })
 	picks(t, front, 1)
 	eventually(t, "a line in the new file", func() bool {
@@ -251,7 +263,7 @@ func TestAccessLogMoves(t *testing.T) {
 func TestSignalReload(t *testing.T) {
 	a, b, front := backend(t, "a"), backend(t, "b"), freeAddr(t)
 	r := newRig(t, two(front, a))
-	r.signals <- syscall.SIGHUP
+	r.signals.Send(syscall.SIGHUP)
 	if err := r.reloaded(); err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +275,7 @@ func TestSignalReload(t *testing.T) {
 	whole := strings.LastIndex(content, "listeners:")
 	f.WriteString(content[:whole])
 	time.Sleep(50 * time.Millisecond)
-	r.signals <- syscall.SIGHUP
+	r.signals.Send(syscall.SIGHUP)
 	select {
 	case err := <-r.reloads:
 		t.Fatalf("a file that is being written was read: %v", err)
@@ -287,7 +299,7 @@ func TestSignalReload(t *testing.T) {
 		t.Errorf("a missing file was taken for an edit: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
-	r.signals <- syscall.SIGHUP
+	r.signals.Send(syscall.SIGHUP)
 	if err := r.reloaded(); err == nil {
 		t.Error("SIGHUP without a file: no refusal")
 	}

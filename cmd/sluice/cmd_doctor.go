@@ -17,7 +17,7 @@ func doctorCommand(e env) *cli.Command {
 	return command(&cli.Command{
 		Name:  "doctor",
 		Usage: "say which datapaths this host allows and why not the others; with a file, whether it could be served",
-		Flags: []cli.Flag{&cli.StringFlag{Name: flagConfig, Aliases: []string{"c"}, Usage: "also judge the addresses, ports and log of `FILE`"}},
+		Flags: []cli.Flag{&cli.StringFlag{Name: flagConfig, Aliases: []string{"c"}, Usage: "also judge the addresses, ports, log, names and backends of `FILE`"}},
 		Action: func(c *cli.Context) error {
 			for _, f := range loader.Probe() {
 				if err := tell(e, f); err != nil {
@@ -31,7 +31,7 @@ func doctorCommand(e env) *cli.Command {
 			if err != nil {
 				return verbatim(e, err)
 			}
-			findings, ok := service.Examine(cfg)
+			findings, ok := service.Examine(c.Context, cfg, c.String(flagConfig), nil)
 			for _, f := range findings {
 				if err := tell(e, f); err != nil {
 					return err

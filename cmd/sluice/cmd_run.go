@@ -32,9 +32,9 @@ func runCommand(e env) *cli.Command {
 		Usage: "serve in the foreground, until SIGTERM; edits of the file are taken over while it runs",
 		Flags: []cli.Flag{configFlag(e)},
 		Action: func(c *cli.Context) error {
-			signals := make(chan os.Signal, 8)
-			signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
-			defer signal.Stop(signals)
+			signals := service.NewSignals()
+			signals.Listen()
+			defer signals.Stop()
 			// A reader of the log on stdout or stderr that has gone costs
 			// lines, not the process.
 			signal.Ignore(syscall.SIGPIPE)

@@ -17,29 +17,54 @@ import (
 func selftestCommand(e env) *cli.Command {
 	return command(&cli.Command{
 		Name:  "selftest",
-		Usage: "try the kernel's hazards for splice, on sockets of its own; leaves nothing",
+		Usage: "try the kernel's hazards for splice and offload, on sockets of its own; leaves nothing",
 		Action: func(c *cli.Context) error {
-			report, err := loader.Selftest(c.Context, zerolog.Nop())
-			t := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(t, "STEP\tRESULT\tTOOK\tDETAIL")
-			for _, s := range report.Steps {
-				result := "ok"
-				if !s.OK {
-					result = "FAILED"
-				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, result, s.Took.Round(100*time.Microsecond), s.Detail)
+			splice, spliceErr := loader.Selftest(c.Context, zerolog.Nop())
+			offload, offloadErr := loader.SelftestOffload(c.Context, zerolog.Nop())
+			if err := e.steps("SPLICE", splice); err != nil {
+				return err
 			}
-			if e := t.Flush(); e != nil {
-				return e
+			if err := e.steps("OFFLOAD", offload); err != nil {
+				return err
+			}
+			if err := e.verdict("offload", "sessions would be spliced or relayed", offload, offloadErr); err != nil {
+				return err
 			}
 			switch {
-			case err != nil:
-				return fmt.Errorf("splice is not safe here, sessions would be relayed: %w", err)
-			case !report.Safe():
+			case spliceErr != nil:
+				return fmt.Errorf("splice is not safe here, sessions would be relayed: %w", spliceErr)
+			case !splice.Safe():
 				return errors.New("splice is not safe here, sessions would be relayed")
 			}
-			_, err = fmt.Fprintf(e.stdout, "\nsplice is safe here (tried in: %s)\n", report.Where)
-			return err
+			return e.verdict("splice", "", splice, nil)
 		},
 	})
+}
+
+// steps writes a self-test's table, and an empty line.
+func (e env) steps(title string, r loader.Report) error {
+	t := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(t, "%s\tRESULT\tTOOK\tDETAIL\n", title)
+	for _, s := range r.Steps {
+		result := "ok"
+		if !s.OK {
+			result = "FAILED"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, result, s.Took.Round(100*time.Microsecond), s.Detail)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(e.stdout)
+	return err
+}
+
+// verdict writes one line; instead is what happens otherwise.
+func (e env) verdict(path, instead string, r loader.Report, failed error) error {
+	line := fmt.Sprintf("%s is safe here (tried in: %s)", path, r.Where)
+	if failed != nil {
+		line = fmt.Sprintf("%s is not to be had here, %s: %v", path, instead, failed)
+	}
+	_, err := fmt.Fprintln(e.stdout, line)
+	return err
 }

@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
+	"strconv"
 
+	"github.com/mattn/go-isatty"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"sluice/config"
 	"sluice/stats"
@@ -41,7 +45,7 @@ func statusCommand(e env) *cli.Command {
 			if err := json.Unmarshal(body, &s); err != nil {
 				return fmt.Errorf("the answer is not sluice's: %w", err)
 			}
-			return stats.RenderStatus(e.stdout, &s)
+			return stats.RenderStatus(e.stdout, &s, terminalWidth(e))
 		},
 	})
 }
@@ -49,14 +53,21 @@ func statusCommand(e env) *cli.Command {
 func flowsCommand(e env) *cli.Command {
 	return command(&cli.Command{
 		Name:  "flows",
-		Usage: "list the live sessions of a running sluice, newest first",
-		Flags: statsFlags(e, &cli.IntFlag{Name: flagLimit, Value: 1000, Usage: "show `N` sessions at most"}),
+		Usage: "list the live sessions of a running sluice",
+		Flags: statsFlags(e,
+			&cli.IntFlag{Name: flagLimit, Value: 1000, Usage: fmt.Sprintf("show `N` sessions at most, 1 to %d", stats.MaxFlows)},
+			&cli.StringFlag{Name: flagSort, Value: string(stats.NewestFirst), Usage: "which come first: `new`, bytes, idle or age"},
+		),
 		Action: func(c *cli.Context) error {
 			limit := c.Int(flagLimit)
-			if limit < 1 {
-				return fmt.Errorf("flows: --limit is %d, must be at least 1", limit)
+			if limit < 1 || limit > stats.MaxFlows {
+				return fmt.Errorf("flows: --limit is %d, must be from 1 to %d", limit, stats.MaxFlows)
 			}
-			body, err := fetch(c, fmt.Sprintf("/flows?limit=%d", limit))
+			by := stats.FlowOrder(c.String(flagSort))
+			if !by.Valid() {
+				return fmt.Errorf("flows: --sort is %q, must be new, bytes, idle or age", by)
+			}
+			body, err := fetch(c, fmt.Sprintf("/flows?limit=%d&sort=%s", limit, by))
 			if err != nil {
 				return err
 			}
@@ -68,9 +79,26 @@ func flowsCommand(e env) *cli.Command {
 			if err := json.Unmarshal(body, &flows); err != nil {
 				return fmt.Errorf("the answer is not sluice's: %w", err)
 			}
-			return stats.RenderFlows(e.stdout, flows)
+			return stats.RenderFlows(e.stdout, flows, terminalWidth(e))
 		},
 	})
+}
+
+// terminalWidth is how many columns stdout has, 0 where it isn't a terminal or
+// nobody knows.
+func terminalWidth(e env) int {
+	f, ok := e.stdout.(*os.File)
+	if !ok || !isatty.IsTerminal(f.Fd()) {
+		return 0
+	}
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		return int(size.Col)
+	}
+	n, err := strconv.Atoi(e.getenv("COLUMNS"))
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
 }
 
 func fetch(c *cli.Context, path string) ([]byte, error) {
@@ -88,7 +116,7 @@ func statsAddress(c *cli.Context) (config.Address, error) {
 		if c.IsSet(flagConfig) {
 			return config.Address{}, errBothFlags
 		}
-		a, err := config.ParseBackend(s)
+		a, err := config.ParseTarget(s)
 		if err != nil {
 			return a, fmt.Errorf("--stats is %q: %w", s, err)
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"sluice/service"
 )
 
 func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
@@ -21,11 +23,9 @@ const (
 	flagDump   = "dump"
 	flagJSON   = "json"
 	flagLimit  = "limit"
+	flagSort   = "sort"
 	flagStats  = "stats"
 )
-
-// defaultConfig is read where -c isn't given.
-const defaultConfig = "/etc/sluice/backends.yaml"
 
 // env is what a command touches of the outside.
 type env struct {
@@ -38,7 +38,7 @@ type env struct {
 // run is sluice with these arguments, the program's name first. It returns the
 // exit code: every failure is 1.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return runIn(env{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, defaultConfig: defaultConfig}, args)
+	return runIn(env{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, defaultConfig: service.DefaultFile}, args)
 }
 
 func runIn(e env, args []string) int {

@@ -5,12 +5,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"sluice/config"
+	"sluice/service"
 )
 
 // tidy finds a command that isn't there before flags are looked at, so that a
@@ -69,6 +71,9 @@ func strayArgument(c *cli.Context) error {
 
 const undefined = "flag provided but not defined: "
 
+// badValue is how the flag package words a value that can't be parsed.
+var badValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value (".*") for (?:flag )?-([^ :]+): `)
+
 // usageError words what the flag package found.
 func usageError(c *cli.Context, err error, _ bool) error {
 	name, flags := "sluice", []string(nil)
@@ -84,6 +89,9 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	}
 	if flag, ok := strings.CutPrefix(msg, "flag needs an argument: "); ok {
 		return fmt.Errorf("%s: %s needs a value, such as %s", name, dashes(flag), example(flag))
+	}
+	if m := badValue.FindStringSubmatch(msg); m != nil {
+		return fmt.Errorf("%s: %s is %s, must be such as %s", name, dashes(m[2]), m[1], example(m[2]))
 	}
 	return fmt.Errorf("%s: %s", name, msg)
 }
@@ -128,10 +136,14 @@ func example(flag string) string {
 	switch strings.TrimLeft(flag, "-") {
 	case flagLimit:
 		return "--limit 100"
+	case flagSort:
+		return "--sort bytes"
 	case flagStats:
 		return "--stats 127.0.0.1:9585"
+	case flagDump, flagJSON:
+		return dashes(flag)
 	}
-	return "-c " + defaultConfig
+	return "-c " + service.DefaultFile
 }
 
 func dashes(flag string) string {
