@@ -8,11 +8,12 @@ PREFIX      ?= /usr/local
 SYSCONFDIR  ?= /etc
 UNITDIR     ?= /etc/systemd/system
 TESTFLAGS   ?=
-TESTTIMEOUT ?= 10m
+TESTTIMEOUT ?= 15m
+SESSIONS    ?= 1000000
 # Virtual machines, emulated, take minutes: `make test VMFLAGS=` boots those of vmtest's own tests.
 VMFLAGS     ?= -short
 
-.PHONY: build demo test lint generate fmt install clean help
+.PHONY: build demo test torture lint generate fmt install clean help
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,7 +28,12 @@ demo: build     ## balances, edits and logs over loopback; no root, no configura
 test:           ## everything with the race detector; as root also what needs namespaces and BPF
 	@scripts/deps test
 	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) $$(go list ./... | grep -v /vmtest)
+	cd bench && CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 	go test -timeout $(TESTTIMEOUT) $(VMFLAGS) ./vmtest/...
+
+torture:        ## SESSIONS (10^6: an hour a datapath) checked to the byte on a bad network; ONLY=splice
+	@scripts/deps build
+	SLUICE_TORTURE=$(SESSIONS) go test -v -count=1 -timeout 0 -run 'TestTortureTight/$(ONLY)' ./proxy
 
 lint:           ## what .ci/run demands of the source
 	@scripts/deps lint

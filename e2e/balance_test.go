@@ -111,6 +111,44 @@ func TestRoundRobin(t *testing.T) {
 	}
 }
 
+// TestKernelPicksBesideADeadBackend: one backend that is down for long doesn't
+// take the picks of the others back to userspace.
+func TestKernelPicksBesideADeadBackend(t *testing.T) {
+	b := named(t, 2)
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	i := start(t, fmt.Sprintf("pools: {p: {backends: [%q, {address: \"127.0.0.1:%d\", fail_timeout: 1h}, %q]}}\nlisteners: [{name: l, listen: %q, pool: p}]\n",
+		b[0].addr, freePort(t), b[1].addr, addr))
+	const picked = `sluice_dispatch_total{outcome="picked"}`
+	if _, body := i.get("/metrics"); !strings.Contains(body, picked) {
+		t.Skip("no dispatch here")
+	}
+	connect := func(n int) string {
+		var order strings.Builder
+		for range n {
+			c, err := letter(addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			order.WriteByte(c)
+		}
+		return order.String()
+	}
+	connect(3) // the second is refused by the dead one and goes on to b
+	eventually(t, func() string {
+		time.Sleep(60 * time.Millisecond) // a pool has to be undisturbed for a moment
+		connect(1)
+		before := i.metric(picked)
+		got := connect(20)
+		if n := i.metric(picked) - before; n != 20 {
+			return fmt.Sprintf("%v of 20 picks were made in the kernel", n)
+		}
+		if !strings.Contains("abababababababababababab", got) {
+			return "the order is " + got
+		}
+		return ""
+	})
+}
+
 // spread opens n connections, at most so many at once, and counts letters.
 func spread(t *testing.T, addr string, n, atOnce int) map[byte]int {
 	t.Helper()
@@ -142,6 +180,7 @@ func spread(t *testing.T, addr string, n, atOnce int) map[byte]int {
 // TestOrderIsShared: listeners on several addresses that share a pool share
 // its order, unix sockets included.
 func TestOrderIsShared(t *testing.T) {
+	t.Parallel()
 	for _, u := range users() {
 		t.Run(u.name, func(t *testing.T) {
 			one, two, three := freePort(t), freePort(t), freePort(t)
@@ -171,6 +210,7 @@ func TestOrderIsShared(t *testing.T) {
 
 // TestRules: the other rules do what their names say.
 func TestRules(t *testing.T) {
+	t.Parallel()
 	t.Run("least_conn", func(t *testing.T) {
 		addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 		start(t, poolOf("least_conn", []int{1, 1, 1}, named(t, 3))+fmt.Sprintf("listeners: [{name: l, listen: %q, pool: p}]\n", addr))

@@ -55,6 +55,7 @@ func TestMistakes(t *testing.T) {
 
 // TestCheck: nginx -t for backends.yaml.
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	for _, u := range users() {
 		dir := tempDir(t, u)
 		good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
@@ -88,6 +89,7 @@ func TestCheck(t *testing.T) {
 
 // TestStatusAndFlows ask a running instance.
 func TestStatusAndFlows(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	b := tcp(t, echo).addr
 	i := start(t, one(addr, b))
@@ -146,7 +148,7 @@ func TestDoctor(t *testing.T) {
 				name, says, _ := strings.Cut(strings.TrimSpace(line), ": ")
 				rungs[name] = says
 			}
-			for _, name := range []string{"dispatch", "nat", "splice", "relay"} {
+			for _, name := range []string{"dispatch", "nat", "offload", "splice", "relay"} {
 				if says := rungs[name]; !strings.HasPrefix(says, "yes") && !strings.HasPrefix(says, "no") {
 					t.Errorf("%s: %q, want yes or no and why", name, says)
 				}
@@ -185,6 +187,7 @@ func TestSelftest(t *testing.T) {
 // missing, and sessions are as they are with them (the other tests run as
 // nobody, too).
 func TestWithoutPrivileges(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("every test runs without privileges here")
 	}

@@ -28,6 +28,7 @@ func edits(t *testing.T) int {
 // TestEdits: 10 000 edits in a row while 200 connections carry traffic and new
 // ones keep coming. None is cut, none refused, nothing is left over.
 func TestEdits(t *testing.T) {
+	t.Parallel()
 	const held = 200
 	pool := []string{tcp(t, echo).addr, tcp(t, echo).addr, tcp(t, echo).addr, tcp(t, echo).addr}
 	addr, extra := front(t), front(t)

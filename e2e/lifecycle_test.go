@@ -77,6 +77,7 @@ func (p *pinger) again() error {
 // TestDrain: after SIGTERM nothing new is accepted, what is there goes on, and
 // the end of the last session is the end.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	i := startWith(t, user{}, one(addr, tcp(t, echo).addr), withReasons)
 	var clients []*pinger
@@ -129,6 +130,7 @@ func TestDrain(t *testing.T) {
 // TestCut: whatever ends the wait, each session that is cut gets its line, its
 // client a reset, and the exit code is 0.
 func TestCut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		signals []unix.Signal
@@ -180,6 +182,7 @@ func TestCut(t *testing.T) {
 // TestRotate: after SIGUSR1 lines go to a new file, none is lost; if it can't
 // be opened the old one stays.
 func TestRotate(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	i := start(t, one(addr, tcp(t, echo).addr))
 	ping(t, addr).Close()
@@ -224,6 +227,7 @@ func TestRotate(t *testing.T) {
 // TestKill: after SIGKILL nothing of ours is left in the kernel, and the next
 // instance binds at once.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to look at what is in the kernel")
 	}
@@ -266,6 +270,7 @@ func bpfWorks(t testing.TB) bool {
 
 // TestOneOwner: a front port has one owner.
 func TestOneOwner(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	i := start(t, one(addr, tcp(t, echo).addr))
 	second := prepare(t, user{}, one(addr, tcp(t, echo).addr))
@@ -283,6 +288,7 @@ func TestOneOwner(t *testing.T) {
 // TestUnixFront: a stale socket is replaced, a living one is not, and it is
 // gone after the end.
 func TestUnixFront(t *testing.T) {
+	t.Parallel()
 	path := tempDir(t, user{}) + "/front"
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -316,6 +322,7 @@ func TestUnixFront(t *testing.T) {
 // TestNothingLeft: when the last session is over the process holds what it
 // held before the first.
 func TestNothingLeft(t *testing.T) {
+	t.Parallel()
 	for _, u := range users() {
 		t.Run(u.name, func(t *testing.T) {
 			addr := front(t)
@@ -364,28 +371,35 @@ func TestNothingLeft(t *testing.T) {
 
 // TestPrivileges: every thread keeps the four capabilities at most.
 func TestPrivileges(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("without root there is nothing to drop")
 	}
 	addr := front(t)
 	i := start(t, one(addr, tcp(t, echo).addr))
 	ping(t, addr).Close()
+	i.keepsFew()
+	if v := i.status("Uid"); len(v) != 1 {
+		t.Errorf("threads of several users: %v", v)
+	}
+}
+
+// keepsFew checks that every thread has what it serves with, at most.
+func (i *instance) keepsFew() {
+	i.t.Helper()
 	const allowed = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON | 1<<unix.CAP_NET_BIND_SERVICE
 	for _, set := range []string{"CapEff", "CapPrm", "CapBnd"} {
 		for value, threads := range i.status(set) {
 			bits, err := strconv.ParseUint(value, 16, 64)
 			if err != nil {
-				t.Fatal(err)
+				i.t.Fatal(err)
 			}
 			if bits&^allowed != 0 {
-				t.Errorf("%d threads have %s %s, more than %x", threads, set, value, uint64(allowed))
+				i.t.Errorf("%d threads have %s %s, more than %x", threads, set, value, uint64(allowed))
 			}
 		}
 	}
 	if v := i.status("NoNewPrivs"); len(v) != 1 || v["1"] == 0 {
-		t.Errorf("NoNewPrivs of the threads: %v, want 1 everywhere", v)
-	}
-	if v := i.status("Uid"); len(v) != 1 {
-		t.Errorf("threads of several users: %v", v)
+		i.t.Errorf("NoNewPrivs of the threads: %v, want 1 everywhere", v)
 	}
 }

@@ -22,6 +22,10 @@ const binaryVar = "SLUICE_E2E_BINARY"
 // TestMain builds the binary, with the race detector if the tests have it, and
 // runs the tests in a child in a namespace of its own.
 func TestMain(m *testing.M) {
+	if os.Getenv(filterVar) != "" {
+		fmt.Fprintln(os.Stderr, becomeFiltered())
+		os.Exit(1)
+	}
 	if os.Getenv(binaryVar) != "" {
 		nstest.Main(m)
 		return

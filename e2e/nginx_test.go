@@ -23,6 +23,12 @@ const nginxFormat = `'$remote_addr [$time_local] $protocol $status $bytes_sent $
 // and returns its access log. It is stopped at the test's end.
 func nginx(t testing.TB, blocks string, fronts []string) string {
 	t.Helper()
+	return nginxWith(t, nginxFormat, blocks, fronts)
+}
+
+// nginxWith is nginx with another format, quoted as its configuration has it.
+func nginxWith(t testing.TB, format, blocks string, fronts []string) string {
+	t.Helper()
 	dir := tempDir(t, user{})
 	access, conf := filepath.Join(dir, "access.log"), filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf(`load_module %s;
@@ -37,7 +43,7 @@ stream {
 	access_log %s proxy;
 	limit_conn_zone $binary_remote_addr zone=clients:64k;
 %s}
-`, streamModule(t), dir, dir, nginxFormat, access, blocks)
+`, streamModule(t), dir, dir, format, access, blocks)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

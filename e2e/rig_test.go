@@ -170,7 +170,7 @@ func (i *instance) end() {
 		case <-i.exited:
 		case <-time.After(patience):
 			i.t.Errorf("sluice didn't end within %s of SIGINT", patience)
-			i.cmd.Process.Signal(unix.SIGQUIT)
+			i.cmd.Process.Signal(unix.SIGABRT) // which has Go print its goroutines
 			<-i.exited
 		}
 	}
@@ -300,33 +300,55 @@ func (o *output) entries(t testing.TB) []entry {
 // get fetches a path of the statistics endpoint.
 func (i *instance) get(path string) (int, string) {
 	i.t.Helper()
+	code, body, err := i.fetch(path)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return code, body
+}
+
+// fetch is get from any goroutine.
+func (i *instance) fetch(path string) (code int, body string, err error) {
 	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	r, err := c.Get("http://" + i.stats + path)
 	if err != nil {
-		i.t.Fatal(err)
+		return 0, "", err
 	}
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return r.StatusCode, string(b)
+	return r.StatusCode, string(b), err
 }
 
 // freePort is a port that nobody has, outside the range for outgoing
 // connections, so that none takes it before it is bound.
-func freePort(t testing.TB) int {
+func freePort(t testing.TB) int { t.Helper(); return freePorts(t, 1) }
+
+// freePorts is the first of n such ports in a row. No other test of this process is
+// given, or looks at, one of them: looking binds it for a moment.
+func freePorts(t testing.TB, n int) int {
 	t.Helper()
 	for range 500 {
-		p := 10000 + int(portCounter.Add(1)+uint32(os.Getpid())*7)%20000
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err == nil {
-			l.Close()
-			return p
+		end := int(portCounter.Add(uint32(n))+uint32(os.Getpid())*7) % 20000
+		first := 10000 + end - n
+		free := 0
+		for end >= n && free < n && portFree(first+free) {
+			free++
+		}
+		if free == n {
+			return first
 		}
 	}
-	t.Fatal("no free port")
+	t.Fatalf("no %d free ports in a row", n)
 	return 0
+}
+
+func portFree(p int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
 // eventually waits until f says that all is well ("").

@@ -108,8 +108,12 @@ func (s *sample) nginxBlock(d dialer) string {
 	if strings.Contains(s.nginx, "PROXY_ACCEPT") {
 		listen += " proxy_protocol"
 	}
-	fmt.Fprintf(&w, "\t}\n\tserver {\n\t\tlisten %s;\n\t\tproxy_pass %s;\n\t\tproxy_half_close on;\n\t\t%s\n\t}\n",
-		listen, s.upstream, strings.ReplaceAll(s.nginx, "PROXY_ACCEPT;", ""))
+	halfClose := "proxy_half_close on;" // our default isn't nginx's
+	if strings.Contains(s.nginx, "proxy_half_close") {
+		halfClose = ""
+	}
+	fmt.Fprintf(&w, "\t}\n\tserver {\n\t\tlisten %s;\n\t\tproxy_pass %s;\n\t\t%s\n\t\t%s\n\t}\n",
+		listen, s.upstream, halfClose, strings.ReplaceAll(s.nginx, "PROXY_ACCEPT;", ""))
 	return w.String()
 }
 

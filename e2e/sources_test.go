@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	// What the binary is made of, so that go test's cache knows when it changes.
-	_ "sluice/internal/demo"
+	_ "sluice/demo"
 	_ "sluice/service"
 )
 

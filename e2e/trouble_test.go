@@ -14,6 +14,7 @@ import (
 // TestFullDisk: lines that can't be written are counted, sessions go on, and
 // the end isn't delayed.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	i := startWith(t, user{}, one(addr, tcp(t, answer).addr), func(i *instance) { i.access = "/dev/full" })
 	for range 20 {
@@ -36,6 +37,7 @@ func TestFullDisk(t *testing.T) {
 
 // TestJSONLog: one object a line, with the variables' names.
 func TestJSONLog(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	b := tcp(t, answer).addr
 	dead := refusing(t)
@@ -149,6 +151,7 @@ func TestStatsAddress(t *testing.T) {
 
 // TestNames: each address of a name is a backend of its own, logged as ip:port.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	b := tcp(t, answer)
 	_, port, _ := net.SplitHostPort(b.addr)
 	if list, err := net.LookupHost("localhost"); err != nil || !strings.Contains(strings.Join(list, " "), "127.0.0.1") {
@@ -167,15 +170,18 @@ func TestNames(t *testing.T) {
 // TestEventLoopsStay: the one key that an edit can't change is a warning, and
 // the rest of the edit is taken.
 func TestEventLoopsStay(t *testing.T) {
+	t.Parallel()
 	a, b := tcp(t, answer).addr, tcp(t, answer).addr
 	addr := front(t)
 	i := start(t, one(addr, a))
 	i.write("event_loops: 7\n" + one(addr, a, b))
 	i.loaded("l", a, b)
-	for _, e := range i.stderr.entries(t) {
-		if e["level"] == "warn" && strings.Contains(fmt.Sprint(e), "event_loops") {
-			return
+	eventually(t, func() string {
+		for _, e := range i.stderr.entries(t) {
+			if e["level"] == "warn" && strings.Contains(fmt.Sprint(e), "event_loops") {
+				return ""
+			}
 		}
-	}
-	t.Error("no warning that names event_loops")
+		return "no warning that names event_loops"
+	})
 }

@@ -40,6 +40,7 @@ type statsDoc struct {
 	} `json:"access_log"`
 	Listeners []struct {
 		Name, Pool, Protocol, Datapath, Reason string
+		Fallbacks                              map[string]uint64
 		Listen                                 []string
 		Active, Total                          int64
 		BytesReceived                          uint64 `json:"bytes_received"`
@@ -145,6 +146,7 @@ func TestWaysToSave(t *testing.T) {
 // TestMountedConfigMap: the file is reached through symlinks of which one is
 // swapped, as kubelet does it.
 func TestMountedConfigMap(t *testing.T) {
+	t.Parallel()
 	a, b := tcp(t, echo).addr, tcp(t, echo).addr
 	addr := front(t)
 	i := prepare(t, user{}, one(addr, a))
@@ -182,6 +184,7 @@ func TestMountedConfigMap(t *testing.T) {
 // TestRefusedEdit: an edit that can't be done as a whole changes nothing, not
 // even the place in the order, and says what is wrong.
 func TestRefusedEdit(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +258,7 @@ func TestRefusedEdit(t *testing.T) {
 // TestRemoval: sessions of a removed backend drain, or are closed if the pool
 // says so; nobody else's are touched.
 func TestRemoval(t *testing.T) {
+	t.Parallel()
 	for _, rule := range []string{"drain", "close"} {
 		t.Run(rule, func(t *testing.T) {
 			a, b := tcp(t, echo), tcp(t, echo)
@@ -295,6 +299,7 @@ func TestRemoval(t *testing.T) {
 
 // TestNewcomer: a backend that is added gets its share at once.
 func TestNewcomer(t *testing.T) {
+	t.Parallel()
 	addr := front(t)
 	b := named(t, 3)
 	body := func(n int) string {
@@ -317,6 +322,7 @@ func TestNewcomer(t *testing.T) {
 // TestListeners: listeners come, go and move without a refused connection on
 // an address that stays.
 func TestListeners(t *testing.T) {
+	t.Parallel()
 	b := tcp(t, echo).addr
 	one, two, three := front(t), front(t), front(t)
 	body := func(pairs ...string) string {

@@ -111,8 +111,8 @@ func onKernel(ctx context.Context, cache *vmtest.Cache, o *options, name string,
 	return r, nil
 }
 
-var doctorLine = regexp.MustCompile(`^(dispatch|nat|splice|relay)\W+(yes|no)\b\W*(.*)`)
-var selftestLine = regexp.MustCompile(`^selftest exits (\d+)`)
+var doctorLine = regexp.MustCompile(`^(dispatch|nat|offload|splice|relay)\W+(yes|no)\b\W*(.*)`)
+var selftestLine = regexp.MustCompile(`^(offload|splice) is safe here`)
 
 // add takes the outcome of one job into the row.
 func (r *row) add(j job, res vmtest.Result, text string) cell {
@@ -139,7 +139,7 @@ func (r *row) add(j job, res vmtest.Result, text string) cell {
 				r.features[m[1]] = expect.Feature{Datapath: m[1], OK: m[2] == "yes", Reason: m[3]}
 			}
 			if m := selftestLine.FindStringSubmatch(line); m != nil {
-				r.selftest = m[1] == "0"
+				r.safe = append(r.safe, m[1])
 			}
 		}
 		if res.Trouble != "" || r.release == "" {

@@ -24,13 +24,13 @@ func TestRowAndTable(t *testing.T) {
 	r.add(suite, vmtest.Result{Release: "6.1.0-56", Code: 1}, "--- FAIL: TestD (0.0s)\n    --- FAIL: TestD/x (0.0s)\nFAIL\n")
 	r.add(suite, vmtest.Result{Release: "6.1.0-56", Code: 2}, "--- FAIL: TestE (0.0s)\npanic: test timed out after 3m0s\n")
 	r.add(job{name: "sluice"}, vmtest.Result{Release: "6.1.0-56", Wall: 5 * time.Second},
-		"dispatch: yes\nnat       no   not built yet\nrelay: yes, always\ndoctor exits 0\nselftest exits 1\n")
+		"dispatch: yes\nnat       no   not built yet\nrelay: yes, always\ndoctor exits 0\noffload is safe here (tried in: x)\nsplice is NOT safe here\nselftest exits 1\n")
 	if r.ok() {
 		t.Error("a dead guest and an untyped skip don't fail the row")
 	}
 	got := table([]row{r})
 	for _, want := range []string{
-		"| 6.1 (6.1.0-56) | 6.1.192-2 | yes | no: not built yet | no: verifier: too many \\| instructions | yes | fails | 12 s |",
+		"| 6.1 (6.1.0-56) | 6.1.192-2 | yes | no: not built yet | not reported | no: verifier: too many \\| instructions | yes | offload | 12 s |",
 		"ok, 1 passed, 0 skipped, 7 s", "exit code 125", "1 failed: TestE; exit code 2: panic: test timed out after 3m0s", "FAIL 0 s: 1 failed: TestD |", "TestC skips without a typed reason",
 	} {
 		if !strings.Contains(got, want) {
