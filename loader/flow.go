@@ -49,20 +49,22 @@ func (f *Flow) Arm() bool { return f.change(stateWatched, stateArmed) }
 // Disarm leaves the packets to the sockets. False: they are forwarded already, and
 // the sockets are stale.
 func (f *Flow) Disarm() bool {
-	return f.change(stateArmed, stateWatched) || atomic.LoadUint32(&f.raw.State) == stateWatched
+	return f.change(stateArmed, stateWatched) || f.state() == stateWatched
 }
 
 // Cut says whether packets are forwarded, or were before the flow ended.
-func (f *Flow) Cut() bool { return atomic.LoadUint32(&f.raw.State) >= stateForwarded }
+func (f *Flow) Cut() bool { return f.state() >= stateForwarded }
 
 // Ended says whether both ends of stream are acknowledged or a side has reset the
 // flow.
-func (f *Flow) Ended() bool { return atomic.LoadUint32(&f.raw.State) == stateEnded }
+func (f *Flow) Ended() bool { return f.state() == stateEnded }
 
 // Reset has what comes from now on dropped. Userspace answers what Asked tells.
 func (f *Flow) Reset() {
 	_ = f.change(stateForwarded, stateReset) || f.change(stateEnded, stateReset)
 }
+
+func (f *Flow) state() uint32 { return atomic.LoadUint32(&f.raw.State) }
 
 func (f *Flow) change(from, to uint32) bool {
 	return atomic.CompareAndSwapUint32(&f.raw.State, from, to)
@@ -193,7 +195,7 @@ func ntohs(n uint16) uint16 {
 
 // String is all of the record, for who looks for a fault.
 func (f *Flow) String() string {
-	s := fmt.Sprintf("state %d, flags %#x, cut %d ns, ended %d ns", atomic.LoadUint32(&f.raw.State), f.Flags(), f.CutAt(), atomic.LoadUint64(&f.raw.EndedNs))
+	s := fmt.Sprintf("state %d, flags %#x, cut %d ns, ended %d ns", f.state(), f.Flags(), f.CutAt(), atomic.LoadUint64(&f.raw.EndedNs))
 	for i, name := range []string{"client", "backend"} {
 		d := &f.raw.Side[i]
 		s += fmt.Sprintf("; %s: cut %d, next %d, fin %d, acked %d, base %d, edge %d, delivered %d, seq_add %d, packets %d, data %d ns, seen %d ns",

@@ -130,11 +130,12 @@ func (f *Forward) Flow(flow uint32) *Flow { return f.records.at(flow) }
 // number back. What still comes of it is the host's stack's again.
 func (f *Forward) Release(flow uint32) {
 	r := f.records.at(flow)
+	listed := r.state() != stateFree // else the keys are nobody's, or another flow's that Enlist refused it for
 	r.withdraw()
 	for side := range 2 {
-		if r.Flags()&(goneClient<<side) == 0 && r.raw.Side[0].Sport != 0 {
+		if listed && r.Flags()&(goneClient<<side) == 0 {
 			key := r.key(side)
-			_ = f.objs.FlowKeys.Delete(&key) // it isn't there if Enlist refused the pair
+			_ = f.objs.FlowKeys.Delete(&key)
 		}
 	}
 	r.clear()

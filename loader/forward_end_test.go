@@ -155,6 +155,28 @@ func TestForwardSYNRetires(t *testing.T) {
 	})
 }
 
+// A number that Enlist refused because another flow has the addresses is given back
+// without that flow's keys.
+func TestForwardReleaseOfRefused(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.set(l.record())
+		flow, ok := l.f.Reserve()
+		if !ok || flow == labSlot {
+			t.Fatal("no number", flow, ok)
+		}
+		refused := l.record()
+		refused.State, refused.Index = stateFree, flow
+		l.f.records.at(flow).raw = refused
+		l.f.Release(flow)
+		for side, key := range l.keys() {
+			var ref flowRef
+			if err := l.f.objs.FlowKeys.Lookup(key, &ref); err != nil || ref.Slot != labSlot {
+				t.Errorf("side %d of the other flow: %+v, %v", side, ref, err)
+			}
+		}
+	})
+}
+
 // What comes of a flow that was reset is dropped, and told of now and then.
 func TestForwardAfterReset(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {

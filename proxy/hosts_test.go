@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sluice/internal/netrig"
 )
@@ -66,6 +70,38 @@ func (h *hosts) of(host *netrig.Host) []netip.Addr {
 		return host.V6
 	}
 	return host.V4
+}
+
+// sockets says what the connections of both hosts wait for: what one that hangs has
+// in its way isn't seen from the balancer.
+func (h *hosts) sockets() string {
+	var b strings.Builder
+	family := uint8(unix.AF_INET)
+	if h.v6 {
+		family = unix.AF_INET6
+	}
+	for _, host := range []*netrig.Host{h.Client, h.Backend} {
+		err := host.Do(func() error {
+			all, err := netlink.SocketDiagTCPInfo(family)
+			for _, s := range all {
+				m := s.InetDiagMsg
+				if m == nil || s.TCPInfo == nil || m.State == netlink.TCP_LISTEN {
+					continue
+				}
+				fmt.Fprintf(&b, "  %v:%d -> %v:%d state %d, timer %d in %d ms after %d, queues %d %d, %+v\n",
+					m.ID.Source, m.ID.SourcePort, m.ID.Destination, m.ID.DestinationPort, m.State,
+					m.Timer, m.Expires, m.Retrans, m.RQueue, m.WQueue, *s.TCPInfo)
+			}
+			return err
+		})
+		if err != nil {
+			fmt.Fprintln(&b, err)
+		}
+		counts, err := host.Counts()
+		fmt.Fprintf(&b, "  %v %v", counts, err)
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 // frontAddr is where the test's front is bound.

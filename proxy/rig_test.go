@@ -228,9 +228,14 @@ func (r *rig) ended(n int) []accesslog.Record {
 // empty waits until no session is left.
 func (r *rig) empty() {
 	r.t.Helper()
+	r.emptyWithin(10 * time.Second)
+}
+
+func (r *rig) emptyWithin(d time.Duration) {
+	r.t.Helper()
 	select {
 	case <-r.engine.sessions.Idle():
-	case <-time.After(10 * time.Second):
+	case <-time.After(d):
 		r.t.Errorf("%d sessions left:\n%s", r.engine.sessions.Live(), r.left())
 	}
 }
@@ -261,6 +266,9 @@ func (r *rig) left() string {
 	}
 	if r.engine.splice != nil {
 		fmt.Fprintf(&b, "%+v\n", r.engine.splice.Counts())
+	}
+	if h := ground(r.t); h != nil {
+		fmt.Fprintf(&b, "on the hosts:\n%s", h.sockets())
 	}
 	return b.String()
 }

@@ -153,7 +153,39 @@ func (h *Host) sysctl(name, value string) error {
 // RetransSegs.
 func (h *Host) Count(t testing.TB, name string) (n uint64) {
 	t.Helper()
-	err := h.Do(func() error {
+	n, err := h.count(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Counts are all of the host's counters of TCP that have counted something.
+func (h *Host) Counts() (map[string]uint64, error) {
+	all := map[string]uint64{}
+	err := h.eachCount(func(name string, n uint64) {
+		if n > 0 {
+			all[name] = n
+		}
+	})
+	return all, err
+}
+
+func (h *Host) count(name string) (count uint64, err error) {
+	found := false
+	err = h.eachCount(func(each string, n uint64) {
+		if each == name {
+			found, count = true, n
+		}
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("no counter %s", name)
+	}
+	return count, err
+}
+
+func (h *Host) eachCount(yield func(name string, n uint64)) error {
+	return h.Do(func() error {
 		for _, file := range []string{"snmp", "netstat"} {
 			b, err := os.ReadFile("/proc/thread-self/net/" + file)
 			if err != nil {
@@ -163,20 +195,20 @@ func (h *Host) Count(t testing.TB, name string) (n uint64) {
 			lines := strings.Split(string(b), "\n")
 			for i := 0; i+1 < len(lines); i += 2 {
 				names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
-				for k := range names {
-					if names[k] == name && strings.HasPrefix(names[0], "Tcp") {
-						n, err = strconv.ParseUint(values[k], 10, 64)
+				if len(names) == 0 || !strings.HasPrefix(names[0], "Tcp") {
+					continue
+				}
+				for k := 1; k < min(len(names), len(values)); k++ {
+					n, err := strconv.ParseInt(values[k], 10, 64) // MaxConn is -1
+					if err != nil {
 						return err
 					}
+					yield(names[k], uint64(n))
 				}
 			}
 		}
-		return fmt.Errorf("no counter %s", name)
+		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 func setUp(device string) error {
