@@ -33,13 +33,19 @@ func serve(t testing.TB, network, addr string, h func(net.Conn)) *backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{addr: l.Addr().String(), conns: make(map[net.Conn]bool), l: l}
+	b := serveOn(t, l, h)
 	if network == "unix" {
 		b.addr = "unix:" + addr
 		if err := os.Chmod(addr, 0o777); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return b
+}
+
+// serveOn gives each connection of l to h, until the test ends; it closes l.
+func serveOn(t testing.TB, l net.Listener, h func(net.Conn)) *backend {
+	b := &backend{addr: l.Addr().String(), conns: make(map[net.Conn]bool), l: l}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {

@@ -58,6 +58,21 @@ func (i *instance) kernelObjects() map[string][]uint32 {
 	return found
 }
 
+// allGone waits until what an instance held is no longer in the kernel.
+func allGone(t testing.TB, held map[string][]uint32) {
+	t.Helper()
+	for kind, ids := range held {
+		for _, id := range ids {
+			eventually(t, func() string {
+				if gone(t, kind, id) {
+					return ""
+				}
+				return fmt.Sprintf("%s %d is still in the kernel", kind, id)
+			})
+		}
+	}
+}
+
 // gone says whether a program or map is no longer in the kernel.
 func gone(t testing.TB, kind string, id uint32) bool {
 	t.Helper()

@@ -247,16 +247,7 @@ func TestKill(t *testing.T) {
 	}
 	i.signal(unix.SIGKILL)
 	<-i.exited
-	for kind, ids := range held {
-		for _, id := range ids {
-			eventually(t, func() string {
-				if gone(t, kind, id) {
-					return ""
-				}
-				return fmt.Sprintf("%s %d is still in the kernel", kind, id)
-			})
-		}
-	}
+	allGone(t, held)
 	next := start(t, one(addr, tcp(t, echo).addr))
 	ping(t, addr).Close()
 	next.lines(1)

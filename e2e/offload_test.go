@@ -10,15 +10,13 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"sluice/internal/needs"
 	"sluice/internal/netrig"
-	"sluice/loader"
-	"sluice/vmtest/lacks"
 )
 
 // offloadFormat is what a line says of a session that was forwarded.
@@ -32,24 +30,6 @@ type onHosts struct {
 	backends []string
 }
 
-// needOffload skips where no session can be forwarded, for a reason that is known.
-func needOffload(t testing.TB) {
-	t.Helper()
-	f, err := loader.NewForward(loader.ForwardOptions{MaxFlows: 16})
-	switch {
-	case err == nil:
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	case errors.Is(err, loader.ErrKernel):
-		lacks.Skip(t, "offload", err.Error())
-	case errors.Is(err, loader.ErrNotPermitted):
-		lacks.Skip(t, "root", err.Error())
-	default:
-		t.Fatalf("no offload, and not for a known reason: %v", err)
-	}
-}
-
 // startOnHosts serves two echoing backends of another host; options are the
 // listener's.
 func startOnHosts(t *testing.T, v6 bool, o netrig.Options, options, more string) *onHosts {
@@ -60,7 +40,7 @@ func startOnHosts(t *testing.T, v6 bool, o netrig.Options, options, more string)
 // startOnHostsWith also lets change adjust the instance.
 func startOnHostsWith(t *testing.T, v6 bool, o netrig.Options, options, more string, change func(*instance)) *onHosts {
 	t.Helper()
-	needOffload(t)
+	needs.Offload(t)
 	h := &onHosts{rig: netrig.New(t, o)}
 	h.addr = netip.AddrPortFrom(h.rig.Front(v6), uint16(freePort(t)))
 	for n := range 2 {
@@ -73,7 +53,7 @@ func startOnHostsWith(t *testing.T, v6 bool, o netrig.Options, options, more str
 			t.Fatal(err)
 		}
 		h.backends = append(h.backends, l.Addr().String())
-		serveOn(t, l)
+		serveOn(t, l, echo)
 	}
 	h.instance = startWith(t, user{}, h.file(options, more), change)
 	return h
@@ -82,27 +62,6 @@ func startOnHostsWith(t *testing.T, v6 bool, o netrig.Options, options, more str
 // file serves the backends with these options of the listener.
 func (h *onHosts) file(options, more string) string {
 	return fmt.Sprintf("%slisteners: [{name: l, listen: %q, backends: [%s]%s}]\n", more, h.addr, quoted(h.backends), options)
-}
-
-// serveOn echoes on every connection of l until the test ends.
-func serveOn(t *testing.T, l net.Listener) {
-	var wg sync.WaitGroup
-	t.Cleanup(func() {
-		l.Close()
-		wg.Wait()
-	})
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				echo(c)
-				c.Close()
-			})
-		}
-	})
 }
 
 // dial connects from the client's host.
@@ -305,16 +264,7 @@ func TestOffloadIsKilled(t *testing.T) {
 	held := h.kernelObjects()
 	h.signal(unix.SIGKILL)
 	<-h.exited
-	for kind, ids := range held {
-		for _, id := range ids {
-			eventually(t, func() string {
-				if gone(t, kind, id) {
-					return ""
-				}
-				return fmt.Sprintf("%s %d is still in the kernel", kind, id)
-			})
-		}
-	}
+	allGone(t, held)
 	_, err := c.Write([]byte("12345678")) // a late acknowledgement of its may have told it already
 	if _, late := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(late, syscall.ECONNRESET) {
 		t.Errorf("the client sees %v, then %v, want a reset", err, late)

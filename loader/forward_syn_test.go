@@ -33,24 +33,21 @@ func TestFrontsTakeOutECN(t *testing.T) {
 		for _, c := range []struct {
 			name string
 			at   netip.AddrPort
-			any  bool
 			took bool
 		}{
-			{"its address", front, false, true},
-			{"its family's wildcard", wild, false, true},
-			{"any", netip.AddrPortFrom(other, front.Port()), true, true},
-			{"the other family's wildcard", netip.AddrPortFrom(other, front.Port()), false, false},
-			{"another port", portOf(front, 1), false, false},
-			{"any, another port", portOf(front, 1), true, false},
-			{"another address", netip.AddrPortFrom(l.v.host.Addr(), front.Port()), false, false},
+			{"its address", front, true},
+			{"its family's wildcard", wild, true},
+			{"the other family's wildcard", netip.AddrPortFrom(other, front.Port()), false},
+			{"another port", portOf(front, 1), false},
+			{"another address", netip.AddrPortFrom(l.v.host.Addr(), front.Port()), false},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				l := &lab{t, l.f, l.v}
-				must(t, 0, l.f.AddFront(c.at, c.any))
-				must(t, 0, l.f.AddFront(c.at, c.any))
+				must(t, 0, l.f.AddFront(c.at))
+				must(t, 0, l.f.AddFront(c.at))
 				l.takesECN(c.took)
-				must(t, 0, l.f.RemoveFront(c.at, c.any))
-				must(t, 0, l.f.RemoveFront(c.at, c.any))
+				must(t, 0, l.f.RemoveFront(c.at))
+				must(t, 0, l.f.RemoveFront(c.at))
 				l.takesECN(false)
 			})
 		}
@@ -87,8 +84,8 @@ func (l *lab) takesECN(took bool) {
 // flow that has ended; that of a live flow is another's business.
 func TestFrontsAfterAFlow(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
-		must(t, 0, l.f.AddFront(l.v.front, false))
-		defer func() { must(t, 0, l.f.RemoveFront(l.v.front, false)) }()
+		must(t, 0, l.f.AddFront(l.v.front))
+		defer func() { must(t, 0, l.f.RemoveFront(l.v.front)) }()
 		for state, took := range map[uint32]bool{stateForwarded: false, stateWatched: false, stateEnded: true, stateReset: true} {
 			t.Run(fmt.Sprint(state), func(t *testing.T) {
 				l := &lab{t, l.f, l.v}

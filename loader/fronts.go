@@ -14,41 +14,25 @@ import (
 )
 
 // AddFront has connections to addr come without ECN, which both legs of a session
-// have to agree on: it is taken out of the client's SYN. any: addr is a wildcard for
-// both families (its address doesn't matter, its port does). It is no error if it is
-// there already. Call it before listen().
-func (f *Forward) AddFront(addr netip.AddrPort, any bool) error {
-	for i, key := range frontKeys(addr, any) {
-		if err := f.objs.ForwardFronts.Put(key, uint32(1)); err != nil {
-			if i > 0 {
-				_ = f.RemoveFront(addr, any)
-			}
-			return fmt.Errorf("offload: listener %s: %w", addr, err)
-		}
+// have to agree on: it is taken out of the client's SYN. A wildcard is one of its own
+// family. It is no error if it is there already. Call it before listen().
+func (f *Forward) AddFront(addr netip.AddrPort) error {
+	if err := f.objs.ForwardFronts.Put(frontKey(addr), uint32(1)); err != nil {
+		return fmt.Errorf("offload: listener %s: %w", addr, err)
 	}
 	return nil
 }
 
 // RemoveFront ends what AddFront began; it is no error if there is nothing to remove.
-func (f *Forward) RemoveFront(addr netip.AddrPort, any bool) error {
-	var errs []error
-	for _, key := range frontKeys(addr, any) {
-		if err := f.objs.ForwardFronts.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, fmt.Errorf("offload: listener %s: %w", addr, err))
-		}
+func (f *Forward) RemoveFront(addr netip.AddrPort) error {
+	if err := f.objs.ForwardFronts.Delete(frontKey(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("offload: listener %s: %w", addr, err)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-func frontKeys(addr netip.AddrPort, any bool) []bpf.ForwardFrontKey {
-	port := htons(addr.Port())
-	if !any {
-		return []bpf.ForwardFrontKey{{Addr: words(addr.Addr()), Port: port}}
-	}
-	return []bpf.ForwardFrontKey{
-		{Addr: words(netip.IPv6Unspecified()), Port: port},
-		{Addr: words(netip.IPv4Unspecified()), Port: port}, // ::ffff:0.0.0.0
-	}
+func frontKey(addr netip.AddrPort) bpf.ForwardFrontKey {
+	return bpf.ForwardFrontKey{Addr: words(addr.Addr()), Port: htons(addr.Port())}
 }
 
 // Without is what a SYN of the host's is to go without.

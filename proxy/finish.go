@@ -31,7 +31,7 @@ func (s *pair) finish(status int, reason accesslog.EndReason) {
 	}
 	s.state = stateEnded
 	s.deadline = 0
-	s.wasShort()
+	s.noteLength(false)
 	l.timers.remove(s)
 	if s.ending {
 		l.ending--

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/internal/needs"
 	"sluice/internal/netrig"
 )
 
@@ -121,7 +122,7 @@ func exact(c *net.TCPConn, seed uint64) error {
 // come without the ECN that the backend's leg hasn't. What a backend hasn't the client's
 // leg, which is there before, has nonetheless.
 func TestPairsAreMadeToFit(t *testing.T) {
-	needOffload(t)
+	needs.Offload(t)
 	const sessions = 25
 	all, forwarded := 0, 0
 	for _, p := range []peculiar{
@@ -164,7 +165,7 @@ func (r *rig) nothingPlain() {
 
 // TestPairsThatAreNotMadeToFit: without what makes them fit they don't.
 func TestPairsThatAreNotMadeToFit(t *testing.T) {
-	needOffload(t)
+	needs.Offload(t)
 	const sessions = 10
 	for _, c := range []struct {
 		peculiar
@@ -212,7 +213,7 @@ func (r *rig) comeAsTheyAre(yes bool) {
 	}
 	o := r.engine.offload.Load()
 	for _, a := range r.front.markedAddrs() {
-		if err := o.Forward.RemoveFront(a, false); err != nil {
+		if err := o.Forward.RemoveFront(a); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -221,7 +222,7 @@ func (r *rig) comeAsTheyAre(yes bool) {
 // A host that asks for ECN only since sessions are forwarded is found out by the first
 // that doesn't fit.
 func TestECNIsLearnt(t *testing.T) {
-	needOffload(t)
+	needs.Offload(t)
 	peculiar{clientTime: true, backendTime: true}.hosts(t)
 	r := newRig(t, "offload", []string{serve(t, echo)}, nil)
 	h := ground(t)
@@ -242,7 +243,7 @@ func TestECNIsLearnt(t *testing.T) {
 // However a dial of a plain SYN ends, the next one from its port is as usual; until then
 // what keeps it plain is in use.
 func TestPlainSYNsAreForgotten(t *testing.T) {
-	needOffload(t)
+	needs.Offload(t)
 	peculiar{backendTime: true}.hosts(t)
 	h := ground(t)
 	for _, c := range []struct {

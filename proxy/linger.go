@@ -58,8 +58,6 @@ func (m *forwarder) release() {
 	if side, ok := m.rec.FirstFin(); ok && side == loader.BackendSide {
 		rest = portRest
 	}
-	m.o.flows[m.slot].Store(nil)
-	m.o.Forward.Release(m.slot)
-	m.o.used.Add(-1)
+	m.o.free(m.slot)
 	m.o.Ports.Give(m.backend.Peer, m.backend.Local.Port(), rest)
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/accesslog"
+	"sluice/internal/needs"
 	"sluice/internal/netrig"
 )
 
@@ -33,7 +34,7 @@ func (r *rig) deafen() {
 // second, when they are cut and when they have ended.
 func TestEventsAreLost(t *testing.T) {
 	t.Parallel()
-	needOffload(t)
+	needs.Offload(t)
 	elsewhere(t, netrig.Options{}, false)
 	for _, c := range []struct {
 		name string

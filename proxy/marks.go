@@ -29,7 +29,7 @@ func (m *marks) add(addrs []netip.AddrPort) (err error) {
 	}
 	for _, a := range addrs {
 		if m.fronts[a] == 0 {
-			if e := m.forward.AddFront(a, false); e != nil {
+			if e := m.forward.AddFront(a); e != nil {
 				err = e // the count is right without it: removing what isn't there is no error
 			}
 		}
@@ -50,7 +50,7 @@ func (m *marks) remove(addrs []netip.AddrPort) (err error) {
 			continue
 		}
 		delete(m.fronts, a)
-		if e := m.forward.RemoveFront(a, false); e != nil {
+		if e := m.forward.RemoveFront(a); e != nil {
 			err = e
 		}
 	}

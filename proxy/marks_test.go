@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/internal/needs"
 )
 
 // ecn dials an address of the front's host and sees whether the client's connection has
@@ -59,7 +60,7 @@ func (r *rig) marked(want int) {
 // forwarded, and with it to others, through edits of the listeners and of what is
 // loaded.
 func TestFrontsAreMarked(t *testing.T) {
-	needOffload(t)
+	needs.Offload(t)
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(t *testing.T) {
 			peculiar{v6: v6, clientTime: true, backendTime: true}.hosts(t)
@@ -153,7 +154,7 @@ func (r *rig) wildcards() {
 
 // An address that there is no room for is no obstacle.
 func TestNoRoomForMarks(t *testing.T) {
-	needOffload(t)
+	needs.Offload(t)
 	o := newOffload(t, 16)
 	m := marks{forward: o.Forward, fronts: map[netip.AddrPort]int{}}
 	addr := func(i int) []netip.AddrPort {

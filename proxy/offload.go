@@ -124,7 +124,7 @@ func (s *pair) considerOffload() bool {
 		return false // looked at again with the next message
 	}
 	s.noOffload = true
-	s.wasLong()
+	s.noteLength(true)
 	switch {
 	case s.front.addr.Path != "" || s.Backend.Addr.Unix != "":
 		s.Fell(session.Unix)
@@ -228,10 +228,15 @@ func (s *pair) withdraw() (taken bool) {
 	}
 	s.fwd = nil
 	s.loop.armed--
-	m.o.flows[m.slot].Store(nil)
-	m.o.Forward.Release(m.slot)
-	m.o.used.Add(-1)
+	m.o.free(m.slot)
 	return false
+}
+
+// free gives a registered flow's number back.
+func (o *offloading) free(slot uint32) {
+	o.flows[slot].Store(nil)
+	o.Forward.Release(slot)
+	o.used.Add(-1)
 }
 
 // sweepArmed gives up on sessions that find no moment to be handed over.

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"net/netip"
 	"sync/atomic"
@@ -14,27 +13,7 @@ import (
 	"sluice/internal/rawtcp"
 	"sluice/internal/srcports"
 	"sluice/loader"
-	"sluice/vmtest/lacks"
 )
-
-// needOffload skips where offload can't be had, after checking that the refusal is
-// one that the service takes for a reason to use a lower datapath.
-func needOffload(t testing.TB) {
-	t.Helper()
-	f, err := loader.NewForward(loader.ForwardOptions{MaxFlows: 16})
-	switch {
-	case err == nil:
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	case errors.Is(err, loader.ErrKernel):
-		lacks.Skip(t, "offload", err.Error())
-	case errors.Is(err, loader.ErrNotPermitted):
-		lacks.Skip(t, "root", err.Error())
-	default:
-		t.Fatalf("no offload, and not for a known reason: %v", err)
-	}
-}
 
 // countedPorts are ports of which one that isn't given back is missed.
 type countedPorts struct {

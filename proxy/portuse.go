@@ -43,11 +43,8 @@ func (p *portUse) note(long bool) {
 	}
 }
 
-// wasLong and wasShort count the session, once, and if it might have been forwarded.
-func (s *pair) wasLong() { s.noteLength(true) }
-
-func (s *pair) wasShort() { s.noteLength(false) }
-
+// noteLength counts the session as long or short, once, and if it might have been
+// forwarded.
 func (s *pair) noteLength(long bool) {
 	if s.measured || s.loop.e.offload.Load() == nil || !s.Settings.OffloadAllowed || s.up.fd < 0 {
 		return

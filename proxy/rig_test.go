@@ -20,6 +20,7 @@ import (
 
 	"sluice/accesslog"
 	"sluice/config"
+	"sluice/internal/needs"
 	"sluice/internal/netrig"
 	"sluice/loader"
 	"sluice/pool"
@@ -62,7 +63,7 @@ func onDatapath(t *testing.T, path string, f func(t *testing.T, path string)) {
 	case "splice":
 		needSplice(t)
 	case "offload":
-		needOffload(t)
+		needs.Offload(t)
 		elsewhere(t, netrig.Options{}, false)
 	}
 	f(t, path)

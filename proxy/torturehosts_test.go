@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"sluice/internal/needs"
 	"sluice/internal/netrig"
 )
 
@@ -37,7 +38,7 @@ func TestTortureOnHosts(t *testing.T) {
 				case "splice":
 					needSplice(t)
 				case "offload":
-					needOffload(t)
+					needs.Offload(t)
 				}
 				h := elsewhere(t, netrig.Options{OneArm: n.arm}, n.v6)
 				h.Impair(t, n.does)

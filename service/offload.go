@@ -91,7 +91,7 @@ func (s *Service) startOffload(c *config.Config) {
 	}
 	if err != nil {
 		if o != nil {
-			o.close()
+			err = errors.Join(err, o.close())
 		}
 		s.noOffload = err.Error()
 		s.log.Warn().Err(err).Msg("sessions are not forwarded")
@@ -124,7 +124,7 @@ func (s *Service) newOffload() (_ *offload, err error) {
 	o := &offload{first: true}
 	defer func() {
 		if err != nil {
-			o.close()
+			err = errors.Join(err, o.close())
 		}
 	}()
 	if o.forward, err = loader.NewForward(loader.ForwardOptions{MaxFlows: s.forwardConf.MaxFlows}); err != nil {
@@ -141,19 +141,21 @@ func (s *Service) newOffload() (_ *offload, err error) {
 }
 
 // close gives everything back, also when halfway. No session is forwarded any more.
-func (o *offload) close() {
+func (o *offload) close() error {
+	var errs []error
 	if o.routes != nil {
-		o.routes.Close()
+		errs = append(errs, o.routes.Close())
 	}
 	if o.devices != nil {
-		o.devices.Close()
+		errs = append(errs, o.devices.Close())
 	}
 	if o.forward != nil {
-		o.forward.Close()
+		errs = append(errs, o.forward.Close())
 	}
 	if o.ports != nil {
-		o.ports.Close()
+		errs = append(errs, o.ports.Close())
 	}
+	return errors.Join(errs...)
 }
 
 // checkOffload looks, once a second while sessions live, whether the program still
@@ -196,27 +198,30 @@ func (s *Service) dropOffload() {
 	if s.engine.SetOffload(nil) != nil {
 		return // one has just come
 	}
-	s.endOffload()
+	if err := s.endOffload(); err != nil {
+		s.log.Warn().Err(err).Msg("ending offload")
+	}
 }
 
 // endOffload closes it, once no session is forwarded any more.
-func (s *Service) endOffload() {
-	if o := s.offload; o != nil {
-		s.putOffload(nil)
-		o.close()
+func (s *Service) endOffload() error {
+	o := s.offload
+	if o == nil {
+		return nil
 	}
+	s.putOffload(nil)
+	return o.close()
 }
 
 // closeOffload ends forwarding at the very end.
 func (s *Service) closeOffload() error {
-	s.endOffload()
-	if s.raw == nil {
-		return nil
+	err := s.endOffload()
+	if s.raw != nil {
+		err = errors.Join(err, s.raw.Close())
+		s.raw = nil
 	}
-	err := s.raw.Close()
-	s.raw = nil
 	if err != nil {
-		return fmt.Errorf("closing raw sockets: %w", err)
+		return fmt.Errorf("ending offload: %w", err)
 	}
 	return nil
 }

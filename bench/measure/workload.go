@@ -44,8 +44,10 @@ func All() []Workload {
 	}
 	list = append(list, Workload{Series: series("connrate", "Connections per second, one 64-byte echo each, 16 at a time", "conns", "1/s", true,
 		"p50 µs", "p99 µs", "own cores"), Bed: free, exchange: 2 * messageSize, run: connRate})
-	list = append(list, Workload{Series: series(fmt.Sprintf("session%d", sessionMessages), fmt.Sprintf("Sessions per second, %d 64-byte messages each, 16 at a time", sessionMessages), "conns", "1/s", true,
-		"p50 µs", "p99 µs", "rps 1/s", "own cores"), Bed: free, exchange: 2 * messageSize, run: sessions(sessionMessages)})
+	for _, n := range []int{3, 5, sessionMessages, 50} {
+		list = append(list, Workload{Series: series(fmt.Sprintf("session%d", n), fmt.Sprintf("Sessions per second, %d 64-byte messages each, 16 at a time", n), "conns", "1/s", true,
+			"p50 µs", "p99 µs", "rps 1/s", "own cores"), Bed: free, exchange: 2 * messageSize, run: sessions(n)})
+	}
 	for _, up := range []bool{false, true} {
 		for _, n := range []int{1, 4, 32} {
 			list = append(list, bulkWorkload(n, up, free))
