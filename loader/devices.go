@@ -158,6 +158,17 @@ func (d *Devices) First() (first bool, why string) {
 	return true, ""
 }
 
+// Egress says whether DevicesOptions.Egress sees what leaves by each hooked device, as
+// of the last Check, and if not where it doesn't and why.
+func (d *Devices) Egress() (all bool, why string) {
+	for _, dev := range d.List() {
+		if dev.Hooked && dev.NoEgress != "" {
+			return false, dev.Name + ": " + dev.NoEgress
+		}
+	}
+	return true, ""
+}
+
 // Check is for housekeeping, once a second: it sees whether the program is
 // still where it was put, puts it back if somebody took it away, and tries again
 // what failed. It costs a system call a device, with clsact a few. Its error is

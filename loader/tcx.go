@@ -51,6 +51,9 @@ func (h *tcx) attach(index int) error {
 		Attach:    h.place.tcx(),
 		Anchor:    link.Head(),
 	})
+	if errors.Is(err, unix.ERANGE) { // bpf_mprog_max() in include/linux/bpf_mprog.h
+		return errors.New("it has as many programs of tc as the kernel takes (`bpftool net` lists them)")
+	}
 	if err != nil {
 		return err
 	}

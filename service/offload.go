@@ -23,6 +23,7 @@ type offload struct {
 	routes  *loader.Routes
 	ports   *srcports.Ports
 	first   bool // whether the program was first on each device at the last look
+	egress  bool // whether what leaves by each was seen then
 }
 
 // openRaw opens, before privileges are given up, what forwarding takes of them.
@@ -121,7 +122,7 @@ func (s *Service) forwardStats() *stats.ForwardStats {
 }
 
 func (s *Service) newOffload() (_ *offload, err error) {
-	o := &offload{first: true}
+	o := &offload{first: true, egress: true}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, o.close())
@@ -168,12 +169,18 @@ func (s *Service) checkOffload() {
 	if err := o.devices.Check(); err != nil {
 		s.log.Warn().Err(err).Msg("devices can't be looked at: sessions are handed over on those known")
 	}
-	first, why := o.devices.First()
-	if first != o.first {
+	if first, why := o.devices.First(); first != o.first {
 		if o.first = first; first {
 			s.log.Info().Msg("the forward program is first on every device again")
 		} else {
 			s.log.Warn().Str("reason", why).Msg("another program of tc runs before the forward program: no session is handed over on that device")
+		}
+	}
+	if egress, why := o.devices.Egress(); egress != o.egress {
+		if o.egress = egress; egress {
+			s.log.Info().Msg("what leaves by every device is seen again")
+		} else {
+			s.log.Warn().Str("reason", why).Msg("what leaves by a device can't be seen: sessions of clients without timestamps or ECN stay below offload there")
 		}
 	}
 }
