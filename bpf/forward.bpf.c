@@ -14,8 +14,8 @@ static __always_inline int forward_on(struct __sk_buff *skb, const struct packet
                                       struct flow_record *rec, __u32 side, __u64 now)
 {
 	if (p->odd)
-		return drop(FORWARD_ODD);
-	if (!*(volatile __u32 *)&rec->end)
+		return rule_none_up ? drop(FORWARD_ODD) : TCX_NEXT;
+	if (!rule_first_end || !*(volatile __u32 *)&rec->end)
 		follow(p, rec, side, now);
 	return send(skb, p, &rec->side[side & 1]);
 }
@@ -57,7 +57,7 @@ int forward(struct __sk_buff *skb)
 	__u64 now;
 
 	if (!read_packet(skb, &p)) {
-		if (!p.icmp)
+		if (!p.icmp || !rule_errors)
 			return TCX_NEXT;
 		return p.v4 ? forward_icmp_v4(skb) : forward_icmp_v6(skb);
 	}
@@ -70,7 +70,7 @@ int forward(struct __sk_buff *skb)
 		return TCX_NEXT;
 	now = bpf_ktime_get_ns();
 	state = *(volatile __u32 *)&rec->state;
-	if (state >= ENDED && retires(&p, rec, side))
+	if (state >= ENDED && rule_retire && retires(&p, rec, side))
 		return pass_up(skb, &p);
 	if (state == FORWARDED || state == ENDED)
 		return forward_on(skb, &p, rec, side, now);

@@ -129,6 +129,13 @@ const (
 	ForwardProgForward       = "forward"
 	ForwardProgStrip         = "strip"
 	ForwardProgVerify        = "verify"
+	ForwardVarRuleBelieve    = "rule_believe"
+	ForwardVarRuleBothSeen   = "rule_both_seen"
+	ForwardVarRuleErrors     = "rule_errors"
+	ForwardVarRuleFirstEnd   = "rule_first_end"
+	ForwardVarRuleNoneUp     = "rule_none_up"
+	ForwardVarRuleOpen       = "rule_open"
+	ForwardVarRuleRetire     = "rule_retire"
 )
 
 // LoadForward returns the embedded CollectionSpec for Forward.
@@ -200,6 +207,13 @@ type ForwardMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ForwardVariableSpecs struct {
+	RuleBelieve  *ebpf.VariableSpec `ebpf:"rule_believe"`
+	RuleBothSeen *ebpf.VariableSpec `ebpf:"rule_both_seen"`
+	RuleErrors   *ebpf.VariableSpec `ebpf:"rule_errors"`
+	RuleFirstEnd *ebpf.VariableSpec `ebpf:"rule_first_end"`
+	RuleNoneUp   *ebpf.VariableSpec `ebpf:"rule_none_up"`
+	RuleOpen     *ebpf.VariableSpec `ebpf:"rule_open"`
+	RuleRetire   *ebpf.VariableSpec `ebpf:"rule_retire"`
 }
 
 // ForwardObjects contains all objects after they have been loaded into the kernel.
@@ -255,6 +269,13 @@ func (m *ForwardMaps) Close() error {
 //
 // It can be passed to LoadForwardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ForwardVariables struct {
+	RuleBelieve  *ebpf.Variable `ebpf:"rule_believe"`
+	RuleBothSeen *ebpf.Variable `ebpf:"rule_both_seen"`
+	RuleErrors   *ebpf.Variable `ebpf:"rule_errors"`
+	RuleFirstEnd *ebpf.Variable `ebpf:"rule_first_end"`
+	RuleNoneUp   *ebpf.Variable `ebpf:"rule_none_up"`
+	RuleOpen     *ebpf.Variable `ebpf:"rule_open"`
+	RuleRetire   *ebpf.Variable `ebpf:"rule_retire"`
 }
 
 // ForwardPrograms contains all programs after they have been loaded into the kernel.

@@ -117,7 +117,8 @@ static __always_inline bool watch(struct __sk_buff *skb, const struct packet *p,
 	if (!(rec->flags & seen))
 		__sync_fetch_and_or(&rec->flags, seen);
 	if (*(volatile __u32 *)&rec->state == ARMED && (p->flags & (SYN | RST | ACK)) == ACK &&
-	    (rec->flags & (SEEN_CLIENT | SEEN_BACKEND)) == (SEEN_CLIENT | SEEN_BACKEND)) {
+	    (!rule_both_seen ||
+	     (rec->flags & (SEEN_CLIENT | SEEN_BACKEND)) == (SEEN_CLIENT | SEEN_BACKEND))) {
 		candidate = quiet(skb, p, rec, side, l, now);
 		if (!candidate)
 			COUNT(forward_counts, FORWARD_UNQUIET);

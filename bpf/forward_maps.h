@@ -5,6 +5,7 @@
  * are rewritten into each other's and sent on, below the host's own stack.
  */
 #include "common.h"
+#include "forward_rules.h"
 
 #define DEFAULT_RECORDS 65536
 #define FORWARD_EVENTS_BYTES (1 << 20)

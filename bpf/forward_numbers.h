@@ -59,8 +59,11 @@ static __always_inline __u32 set_flags(struct flow_record *rec, __u32 flags)
 /* Ends a flow, unless it has ended. */
 static __always_inline bool end_flow(struct flow_record *rec, __u32 why, __u64 now)
 {
-	if (__sync_val_compare_and_swap(&rec->end, GOES_ON, why) != GOES_ON)
-		return false;
+	if (__sync_val_compare_and_swap(&rec->end, GOES_ON, why) != GOES_ON) {
+		if (rule_first_end)
+			return false;
+		*(volatile __u32 *)&rec->end = why;
+	}
 	*(volatile __u64 *)&rec->ended_ns = now;
 	__sync_val_compare_and_swap(&rec->state, FORWARDED, ENDED);
 	tell(EVENT_END, rec, now);
@@ -166,18 +169,18 @@ static __always_inline void follow(const struct packet *p, struct flow_record *r
 	__u32 end = p->seq + p->payload + (p->flags & FIN ? 1 : 0);
 
 	__sync_fetch_and_add(&s->packets, 1);
-	if (after(una, end) || after(p->seq, limit)) {
+	if (rule_believe && (after(una, end) || after(p->seq, limit))) {
 		take_outside(s, una, end, now);
 		return;
 	}
 	if (p->flags & RST) {
-		if (p->seq == una || p->seq == *(volatile __u32 *)&s->next)
+		if (!rule_believe || p->seq == una || p->seq == *(volatile __u32 *)&s->next)
 			take_reset(rec, side, now);
 		return;
 	}
 	if (p->flags & SYN)
 		return; /* its end answers with what it knows */
-	if (!(p->flags & ACK) || !could_acknowledge(p, s, o)) {
+	if (rule_believe && (!(p->flags & ACK) || !could_acknowledge(p, s, o))) {
 		COUNT(forward_counts, FORWARD_UNSURE);
 		return;
 	}

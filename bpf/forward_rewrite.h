@@ -200,7 +200,7 @@ static __always_inline __u16 translate_window(const struct flow_side *s, __u16 w
 
 	if (w > 65535)
 		w = 65535;
-	return window && !w ? 1 : w;
+	return rule_open && window && !w ? 1 : w;
 }
 
 /* The TCP header but for its ports' checksum; false: it can't be. */

@@ -55,7 +55,17 @@ func families() []family {
 // inLab calls f for both families.
 func inLab(t *testing.T, f func(t *testing.T, l *lab)) {
 	t.Helper()
-	fw, err := NewForward(ForwardOptions{MaxFlows: 8})
+	inLabWithout(t, "", f)
+}
+
+// inLabWithout has the program without one of its rules (bpf/forward_rules.h).
+func inLabWithout(t *testing.T, rule string, f func(t *testing.T, l *lab)) {
+	t.Helper()
+	fw, err := newForward(ForwardOptions{MaxFlows: 8}, func(spec *ebpf.CollectionSpec) {
+		if rule != "" {
+			must(t, 0, spec.Variables[rule].Set(false))
+		}
+	})
 	if err != nil {
 		needForward(t) // which knows what isn't a failure
 		t.Fatal(err)
