@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
 
@@ -30,7 +31,7 @@ type counters struct {
 type backend struct {
 	listeners map[int]int // descriptor to port
 	workers   []*backendWorker
-	next      int // of the accepting worker: who gets the next connection
+	order     []*backendWorker // of the accepting worker: who gets the next connections
 	count     counters
 }
 
@@ -131,8 +132,7 @@ func (b *backend) accept(listener, port int) {
 		if errno != 0 {
 			return
 		}
-		w := b.workers[b.next%len(b.workers)]
-		b.next++
+		w := b.take()
 		w.conns[fd] = &conn{port: port}
 		b.count.accepted.Add(1)
 		b.count.open.Add(1)
@@ -144,6 +144,21 @@ func (b *backend) accept(listener, port int) {
 			b.end(int(fd))
 		}
 	}
+}
+
+// take gives the worker for the next connection: as many to each, in no order. Taken in
+// turn, a worker would have the connections of one worker of the client where nothing
+// is between, and the scheduler runs the two on one core by turns; behind a balancer
+// connections come in another order, and two hosts share no cores.
+func (b *backend) take() *backendWorker {
+	if len(b.order) == 0 {
+		for _, at := range rand.Perm(len(b.workers)) {
+			b.order = append(b.order, b.workers[at])
+		}
+	}
+	w := b.order[0]
+	b.order = b.order[1:]
+	return w
 }
 
 func (b *backend) end(fd int) {
