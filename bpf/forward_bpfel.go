@@ -107,7 +107,8 @@ type ForwardWalk struct {
 	TsecrAdd uint32
 	TsecrMin uint32
 	Echoes   bool
-	_        [3]byte
+	Found    bool
+	_        [2]byte
 }
 
 // Names of all BPF objects in the ELF.

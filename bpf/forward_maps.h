@@ -138,7 +138,7 @@ enum forward_outcome {
 	FORWARD_ICMP,    /* error about a flow: rewritten and sent on */
 	FORWARD_LOST_EVENT,
 	FORWARD_ECN,   /* taken out of a client's SYN */
-	FORWARD_PLAIN, /* a SYN of the host's without what the client's leg doesn't have */
+	FORWARD_PLAIN, /* a SYN without what the other leg doesn't have: the host's, or a client's */
 	FORWARD_OUTCOMES,
 };
 

@@ -4,7 +4,7 @@
 /* The host's own SYNs, on their way out: without the options that the client's leg
  * doesn't have. No socket option says so.
  */
-#include "forward_fronts.h"
+#include "forward_syn.h"
 
 #define MAX_PLAIN 65536
 
@@ -64,50 +64,6 @@ static __always_inline __u32 find_syn(struct __sk_buff *skb, struct syn_key *key
 	key->sport = th->source;
 	key->dport = th->dest;
 	return off;
-}
-
-/* One option, for bpf_loop: timestamps become padding. */
-static long blank_option(__u32 i, struct walk **ctx)
-{
-	struct walk *w = *ctx;
-	__u32 at = w->at, kind, size, n;
-
-	(void)i;
-	if (at >= w->length || at > MOST_AT(2))
-		return 1;
-	kind = *option_at(w, at);
-	if (kind == 0)
-		return 1;
-	if (kind == 1) {
-		w->at = at + 1;
-		return 0;
-	}
-	size = *option_at(w, at + 1);
-	if (size < 2 || at + size > w->length)
-		return 1;
-	if (kind == 8 && size == 10 && at <= MOST_AT(10)) {
-		for (n = 0; n < 10; n++)
-			*option_at(w, at + n) = 1;
-	}
-	w->at = at + size;
-	return 0;
-}
-
-static __always_inline bool take_out_timestamps(struct __sk_buff *skb, __u32 off, __u64 *sum)
-{
-	struct tcphdr *th = packet_at(skb, off);
-	struct walk *w;
-	__u32 length;
-
-	if ((void *)(th + 1) > packet_end(skb) || th->doff < 6)
-		return false;
-	length = th->doff * 4 - sizeof(*th);
-	off += sizeof(*th);
-	w = read_options(skb, off, length, sum);
-	if (!w)
-		return false;
-	bpf_loop(MOST_OPTIONS, blank_option, &w, 0);
-	return write_options(skb, off, length, w, sum);
 }
 
 /* Runs on what leaves by each device. Whatever it does, the packet goes on. */

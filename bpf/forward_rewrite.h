@@ -34,6 +34,7 @@ struct walk {
 	__u32 at;
 	__u32 ack_add, tsval_add, tsecr_add, tsecr_min;
 	bool echoes; /* it acknowledges, so that a timestamp's echo means something */
+	bool found;  /* timestamps, where they are taken out */
 };
 
 static __always_inline __u32 get32(const __u8 *b)

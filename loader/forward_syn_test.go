@@ -54,6 +54,57 @@ func TestFrontsTakeOutECN(t *testing.T) {
 	})
 }
 
+// Timestamps are taken out of a client's SYN to a plain front, too, and of nothing else.
+func TestPlainFront(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		if err := l.f.PlainFront(l.v.front, true); err == nil {
+			t.Error("a front that isn't there is plain")
+		}
+		wild := netip.AddrPortFrom(wild6, l.v.front.Port())
+		if l.v.front.Addr().Is4() {
+			wild = netip.AddrPortFrom(wild4, l.v.front.Port())
+		}
+		for _, at := range []netip.AddrPort{l.v.front, wild} {
+			must(t, 0, l.f.AddFront(at))
+			for _, plain := range []bool{false, true, false} {
+				must(t, 0, l.f.PlainFront(at, plain))
+				for _, flags := range []byte{syn, syn | ece | cwr, syn | ack, ack} {
+					for _, has := range []bool{true, false} {
+						l.takesTimestamps(flags, has, plain)
+					}
+				}
+			}
+			must(t, 0, l.f.RemoveFront(at))
+			l.takesTimestamps(syn, true, false)
+		}
+	})
+}
+
+// takesTimestamps tries a packet from a port that is no flow's.
+func (l *lab) takesTimestamps(flags byte, has, plain bool) {
+	l.t.Helper()
+	s := l.segment(ClientSide)
+	s.src, s.flags, s.options = portOf(s.src, 5), flags, synOptions(has)
+	want := s
+	var counts []string
+	if flags&(syn|ack) == syn {
+		if want.flags = syn; flags != syn {
+			counts = append(counts, "ecn")
+		}
+		if plain && has {
+			want.options = synOptions(false)
+			counts = append(counts, "plain")
+		}
+	}
+	before := l.counts()
+	verdict, out := l.run(l.f.objs.Forward, s.frame(), false)
+	if verdict != passed {
+		l.t.Fatalf("verdict %d", int32(verdict))
+	}
+	l.same(out, want)
+	l.counted(before, counts...)
+}
+
 // takesECN tries all SYNs from another port, which is no flow's.
 func (l *lab) takesECN(took bool) {
 	l.t.Helper()

@@ -13,11 +13,30 @@ import (
 	"sluice/bpf"
 )
 
+// enum front_flags of bpf/forward_fronts.h.
+const (
+	front             = 1 << 0
+	frontNoTimestamps = 1 << 1
+)
+
 // AddFront has connections to addr come without ECN, which both legs of a session
 // have to agree on: it is taken out of the client's SYN. A wildcard is one of its own
 // family. It is no error if it is there already. Call it before listen().
 func (f *Forward) AddFront(addr netip.AddrPort) error {
-	if err := f.objs.ForwardFronts.Put(frontKey(addr), uint32(1)); err != nil {
+	if err := f.objs.ForwardFronts.Put(frontKey(addr), uint32(front)); err != nil {
+		return fmt.Errorf("offload: listener %s: %w", addr, err)
+	}
+	return nil
+}
+
+// PlainFront has connections to an address that AddFront was called for come without
+// timestamps, too, or with them again: for backends that have none.
+func (f *Forward) PlainFront(addr netip.AddrPort, plain bool) error {
+	flags := uint32(front)
+	if plain {
+		flags |= frontNoTimestamps
+	}
+	if err := f.objs.ForwardFronts.Update(frontKey(addr), flags, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("offload: listener %s: %w", addr, err)
 	}
 	return nil

@@ -176,6 +176,9 @@ func (f *Front) Serve(s *session.Settings) {
 	}
 	if before.Pool != s.Pool {
 		f.forgetSegments()
+		if o := f.e.offload.Load(); o != nil && f.addr.Path == "" {
+			f.learnPlain(o, false)
+		}
 	}
 	if b := s.Config.Backlog; b != f.backlog && b > 0 {
 		for _, fd := range f.fds {

@@ -17,7 +17,8 @@ type marks struct {
 
 	mu     sync.Mutex
 	fronts map[netip.AddrPort]int
-	over   bool // forward may be closed
+	plain  map[netip.AddrPort]bool // clients come without timestamps
+	over   bool                    // forward may be closed
 }
 
 // add marks addresses that are as in a front's marked.
@@ -50,9 +51,30 @@ func (m *marks) remove(addrs []netip.AddrPort) (err error) {
 			continue
 		}
 		delete(m.fronts, a)
+		delete(m.plain, a)
 		if e := m.forward.RemoveFront(a); e != nil {
 			err = e
 		}
+	}
+	return err
+}
+
+// setPlain has clients of marked addresses come without timestamps, or with them again.
+func (m *marks) setPlain(addrs []netip.AddrPort, plain bool) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over {
+		return nil
+	}
+	for _, a := range addrs {
+		if m.fronts[a] == 0 || m.plain[a] == plain {
+			continue
+		}
+		if e := m.forward.PlainFront(a, plain); e != nil {
+			err = e
+			continue
+		}
+		m.plain[a] = plain
 	}
 	return err
 }
@@ -88,6 +110,19 @@ func (f *Front) mark(forwarded bool) {
 	}
 	if err := o.marks.add(addrs); err != nil {
 		f.e.log.Warn().Err(err).Msg("sessions of clients with ECN are not forwarded")
+	}
+}
+
+// learnPlain is told of a backend without timestamps: clients come without them from now
+// on, and sessions with the pool's other backends go without as well.
+func (f *Front) learnPlain(o *offloading, plain bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone {
+		return
+	}
+	if err := o.marks.setPlain(f.markedAddrs(), plain); err != nil {
+		f.e.log.Debug().Err(err).Msg("sessions with backends without timestamps are not forwarded")
 	}
 }
 

@@ -87,7 +87,7 @@ func (e *Engine) SetOffload(o *Offload) error {
 	}
 	next := &offloading{
 		Offload: *o, flows: make([]atomic.Pointer[forwarder], o.Forward.MaxFlows()),
-		marks: marks{forward: o.Forward, fronts: map[netip.AddrPort]int{}},
+		marks: marks{forward: o.Forward, fronts: map[netip.AddrPort]int{}, plain: map[netip.AddrPort]bool{}},
 	}
 	next.asksECN.Store(hostAsksECN())
 	var err error
@@ -176,7 +176,7 @@ func (s *pair) enlist(o *offloading) bool {
 
 // learnFrom has the next sessions fit where this one doesn't.
 func (s *pair) learnFrom(o *offloading, why loader.Refusal) {
-	if why != loader.SegmentSize && why != loader.OneECN {
+	if why != loader.SegmentSize && why != loader.OneECN && why != loader.OneTimestamps {
 		return
 	}
 	segment, options, ok := agreedOn(s.up.fd)
@@ -184,6 +184,10 @@ func (s *pair) learnFrom(o *offloading, why loader.Refusal) {
 	case !ok:
 	case why == loader.SegmentSize:
 		s.front.learnSegments(segment)
+	case why == loader.OneTimestamps:
+		if options&hasTimestamps == 0 { // else it is the client, and our SYN could not be made plain
+			s.front.learnPlain(o, true)
+		}
 	case options&hasECN != 0:
 		o.asksECN.Store(true)
 	}
