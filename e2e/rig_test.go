@@ -319,8 +319,9 @@ func (i *instance) fetch(path string) (code int, body string, err error) {
 	return r.StatusCode, string(b), err
 }
 
-// freePort is a port that nobody has, outside the range for outgoing
-// connections, so that none takes it before it is bound.
+// freePort is a port that nobody has, outside the ranges for outgoing connections, the
+// kernel's and that of sessions that are forwarded (10240 and up), so that none takes it
+// before it is bound.
 func freePort(t testing.TB) int { t.Helper(); return freePorts(t, 1) }
 
 // freePorts is the first of n such ports in a row. No other test of this process is
@@ -328,8 +329,8 @@ func freePort(t testing.TB) int { t.Helper(); return freePorts(t, 1) }
 func freePorts(t testing.TB, n int) int {
 	t.Helper()
 	for range 500 {
-		end := int(portCounter.Add(uint32(n))+uint32(os.Getpid())*7) % 20000
-		first := 10000 + end - n
+		end := int(portCounter.Add(uint32(n))+uint32(os.Getpid())*7) % 8000
+		first := 2200 + end - n
 		free := 0
 		for end >= n && free < n && portFree(first+free) {
 			free++
