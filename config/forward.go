@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,8 @@ type Forward struct {
 	MaxFlows int         // 0: no offload
 	Ports    []PortRange // source ports toward backends; none: chosen by sluice
 	Pos      Position    // of what Ports says
+	Pin      string      // directory of a BPF filesystem in which flows outlive the process; "": they don't
+	PinPos   Position
 }
 
 // PortRange is a range of ports, both ends included.
@@ -35,20 +38,36 @@ func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last
 
 // Equal tells whether two say the same, wherever they stand.
 func (f Forward) Equal(o Forward) bool {
-	return f.MaxFlows == o.MaxFlows && slices.Equal(f.Ports, o.Ports)
+	return f.MaxFlows == o.MaxFlows && f.Pin == o.Pin && slices.Equal(f.Ports, o.Ports)
 }
 
 func (d *decoder) forward(p pair, f *Forward) {
 	d.fields(p.value, "forward", []field{
 		{"max_flows", func(p pair) { d.integer(p, 0, MostMaxFlows, &f.MaxFlows) }},
 		{"ports", func(p pair) { f.Pos = p.value.pos; f.Ports = d.forwardPorts(p) }},
-		{"pin", func(p pair) {
-			if !isOff(p.value) {
-				d.fail(p.value.pos, "pin %s is not supported yet, must be off", describe(p.value))
-			}
-		}},
+		{"pin", func(p pair) { f.PinPos = p.value.pos; f.Pin = d.pin(p) }},
 	})
 }
+
+// pin reads `off`, which is "", or a directory's path.
+func (d *decoder) pin(p pair) string {
+	if isOff(p.value) {
+		return ""
+	}
+	path := p.value.text
+	base := filepath.Base(path)
+	switch {
+	case p.value.kind != textKind || !filepath.IsAbs(path) || path != filepath.Clean(path) || base == "/" || hasControl(path):
+		d.fail(p.value.pos, "pin is %s, must be off or a path such as /sys/fs/bpf/sluice", describe(p.value))
+		return ""
+	case strings.Contains(base, "."):
+		d.fail(p.value.pos, "pin is %s, must be a name without a dot: a BPF filesystem takes none with one", describe(p.value))
+		return ""
+	}
+	return path
+}
+
+func hasControl(s string) bool { return strings.ContainsFunc(s, isControl) }
 
 // forwardPorts reads `auto`, which is nil, or a list of ranges.
 func (d *decoder) forwardPorts(p pair) []PortRange {
@@ -107,5 +126,9 @@ func (f Forward) dump(w *strings.Builder) {
 		}
 		ports = "[" + strings.Join(list, ", ") + "]"
 	}
-	fmt.Fprintf(w, "forward:\n  max_flows: %d\n  ports: %s\n  pin: off\n", f.MaxFlows, ports)
+	pin := "off"
+	if f.Pin != "" {
+		pin = scalar(f.Pin)
+	}
+	fmt.Fprintf(w, "forward:\n  max_flows: %d\n  ports: %s\n  pin: %s\n", f.MaxFlows, ports, pin)
 }

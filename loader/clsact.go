@@ -17,8 +17,9 @@ import (
 // Names of our filters. The mark says that the qdisc is an instance's own, to
 // be removed with the last filter in it; who finds it there writes it too.
 const (
-	stubName = "sluice_forward"
-	ownQdisc = "_own_qdisc"
+	stubName   = "sluice_forward"
+	pinnedStub = "_pinned" // it runs on without a process: nobody but who has the Pin removes it
+	ownQdisc   = "_own_qdisc"
 )
 
 // clsact attaches by filters, which outlive their process: each holds the stub.
@@ -31,13 +32,14 @@ type clsact struct {
 	filters map[int]*netlink.BpfFilter
 	own     map[int]bool   // devices whose qdisc is an instance's, though no filter says so now
 	ingress ebpf.ProgramID // the stub on ingress, of those on egress
+	pin     *Pin           // nil: the stub leads nowhere once the process has ended
 }
 
 // newClsact loads the stub and has it lead to p, which is the caller's and of
 // section "tc". What leads there ends with the array's descriptor, so the
 // process must keep this until it is closed. own is what sweepStubs gave.
-func newClsact(p *ebpf.Program, at place, tcx bool, own map[int]bool) (_ *clsact, err error) {
-	h := &clsact{place: at, tcx: tcx, filters: map[int]*netlink.BpfFilter{}, own: own}
+func newClsact(p *ebpf.Program, at place, tcx bool, own map[int]bool, pin *Pin) (_ *clsact, err error) {
+	h := &clsact{place: at, tcx: tcx, filters: map[int]*netlink.BpfFilter{}, own: own, pin: pin}
 	defer func() {
 		if err != nil {
 			_ = h.close()
@@ -54,6 +56,9 @@ func newClsact(p *ebpf.Program, at place, tcx bool, own map[int]bool) (_ *clsact
 	}
 	if err := h.objs.ForwardEntry.Put(uint32(0), p); err != nil {
 		return nil, fmt.Errorf("leading the stub to the program: %w", err)
+	}
+	if err := h.pinStub(); err != nil {
+		return nil, err
 	}
 	return h, nil
 }
@@ -86,13 +91,17 @@ func (h *clsact) attach(index int) (err error) {
 // prepare sees to the qdisc and finds the filter's place. The newest bpf filter
 // of a priority runs first, so 1 is the place unless another kind has it.
 func (h *clsact) prepare(index int) (*netlink.BpfFilter, error) {
-	name := stubName
+	base := stubName
+	if h.pin != nil {
+		base += pinnedStub
+	}
+	name := base
 	err := netlink.QdiscAdd(clsactOf(index))
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("a clsact qdisc: %w", err)
 	}
 	if err == nil || h.own[index] {
-		name = stubName + ownQdisc
+		name = base + ownQdisc
 	}
 	var lists [2][]tcEntry
 	for _, at := range []place{ingress, egress} {
@@ -101,7 +110,7 @@ func (h *clsact) prepare(index int) (*netlink.BpfFilter, error) {
 		}
 		for _, e := range lists[at] {
 			if strings.HasPrefix(e.name, stubName) && strings.HasSuffix(e.name, ownQdisc) {
-				name = stubName + ownQdisc
+				name = base + ownQdisc
 			}
 		}
 	}
@@ -204,7 +213,7 @@ func (h *clsact) close() error {
 	for index := range h.filters {
 		errs = append(errs, h.detach(index))
 	}
-	return errors.Join(append(errs, h.objs.Close(), h.claim.close())...)
+	return errors.Join(append(errs, h.unpinStub(), h.objs.Close(), h.claim.close())...)
 }
 
 // sweepStubs removes the filters that instances which were killed have left in
@@ -236,20 +245,10 @@ func sweepStubsAt(index int, at place) (marked bool, err error) {
 		return false, err
 	}
 	for _, e := range list {
-		if !strings.HasPrefix(e.name, stubName) || e.id == 0 || claimed(e.id) {
+		if !strings.HasPrefix(e.name, stubName) || strings.HasPrefix(e.name, stubName+pinnedStub) || e.id == 0 || claimed(e.id) {
 			continue
 		}
-		f := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{
-				LinkIndex: index,
-				Parent:    at.clsact(),
-				Handle:    e.handle,
-				Protocol:  e.protocol,
-				Priority:  e.priority,
-			},
-			Name: e.name,
-		}
-		if err := removeFilter(f); err != nil {
+		if err := removeFilter(e.filter(index, at)); err != nil {
 			return false, fmt.Errorf("what a killed instance left: %w", err)
 		}
 		marked = marked || strings.HasSuffix(e.name, ownQdisc)

@@ -27,6 +27,10 @@ type DevicesOptions struct {
 	// caller's to close, after Close. A device that can't have it does without. Nil:
 	// nothing runs there.
 	Egress *ebpf.Program
+	// Pin has the programs run on after Leave, or when the process is killed, and takes
+	// those of a process before off, once ours run. It stays the caller's, to be closed
+	// after Close or Leave. Nil: they end with the process.
+	Pin *Pin
 }
 
 // Devices runs a program on what every device of a network namespace receives,
@@ -103,14 +107,62 @@ func NewDevices(p *ebpf.Program, flags *ebpf.Map, o DevicesOptions) (_ *Devices,
 	if err != nil {
 		return nil, err
 	}
+	if err := d.settleHooks(o.Pin); err != nil {
+		return nil, err
+	}
 	d.followed = make(chan struct{})
 	go d.follow()
 	return d, nil
 }
 
+// settleHooks takes off what a process before has left pinned.
+func (d *Devices) settleHooks(p *Pin) error {
+	if p == nil {
+		return nil
+	}
+	err := d.hooks.settle()
+	if d.out != nil {
+		err = errors.Join(err, d.out.settle())
+	}
+	return err
+}
+
 // Close takes the program off all devices, also after a start that failed
 // halfway. The map and the program are the caller's still.
 func (d *Devices) Close() error {
+	return d.end(func() (errs []error) {
+		for _, dev := range d.devices {
+			errs = append(errs, d.unhook(dev))
+		}
+		for _, h := range d.places() {
+			errs = append(errs, h.close())
+		}
+		return errs
+	})
+}
+
+// Leave is Close, but what is pinned runs on where it is.
+func (d *Devices) Leave() error {
+	return d.end(func() (errs []error) {
+		for _, h := range d.places() {
+			errs = append(errs, h.leave())
+		}
+		return errs
+	})
+}
+
+// places are the hooks that there are.
+func (d *Devices) places() (list []hooks) {
+	for _, h := range []hooks{d.hooks, d.out} {
+		if h != nil {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// end stops following devices and does with the hooks what it is given.
+func (d *Devices) end(do func() []error) error {
 	err := d.notices.close()
 	if d.followed != nil {
 		<-d.followed
@@ -118,17 +170,8 @@ func (d *Devices) Close() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	errs := []error{err}
-	for _, dev := range d.devices {
-		errs = append(errs, d.unhook(dev))
-	}
+	errs := append([]error{err}, do()...)
 	clear(d.devices)
-	if d.hooks != nil {
-		errs = append(errs, d.hooks.close())
-	}
-	if d.out != nil {
-		errs = append(errs, d.out.close())
-	}
 	if d.handle != nil {
 		d.handle.Close()
 	}

@@ -55,6 +55,10 @@ func (f *Flow) Disarm() bool {
 // Cut says whether packets are forwarded, or were before the flow ended.
 func (f *Flow) Cut() bool { return f.state() >= stateForwarded }
 
+// Forwarded says whether packets are forwarded and neither both ends of stream are
+// acknowledged nor a side has reset the flow.
+func (f *Flow) Forwarded() bool { return f.state() == stateForwarded }
+
 // Ended says whether both ends of stream are acknowledged or a side has reset the
 // flow.
 func (f *Flow) Ended() bool { return f.state() == stateEnded }
@@ -173,6 +177,15 @@ func (f *Flow) ResetPoint(side int) ResetPoint {
 func (f *Flow) key(side int) bpf.ForwardFlowKey {
 	o := &f.raw.Side[1-side]
 	return bpf.ForwardFlowKey{Saddr: o.Daddr, Daddr: o.Saddr, Sport: o.Dport, Dport: o.Sport}
+}
+
+// Leg is the connection of this side as the host's socket had it.
+func (f *Flow) Leg(side int) Leg {
+	o := &f.raw.Side[1-side]
+	return Leg{
+		Peer:  netip.AddrPortFrom(addr(&o.Daddr), ntohs(o.Dport)),
+		Local: netip.AddrPortFrom(addr(&o.Saddr), ntohs(o.Sport)),
+	}
 }
 
 // SetDevice says that what comes from this side leaves by another device from now on.

@@ -33,6 +33,20 @@ type freedFlow struct {
 
 func newFlows(limit uint32) *flows { return &flows{limit: limit, clock: mono.New().Now} }
 
+// keep has the numbers of these flows be in use, before any is reserved.
+func (f *flows) keep(left []LeftFlow) {
+	used := make(map[uint32]bool, len(left))
+	for _, l := range left {
+		used[l.Flow] = true
+		f.fresh = max(f.fresh, l.Flow+1)
+	}
+	for flow := range f.fresh {
+		if !used[flow] {
+			f.free(flow)
+		}
+	}
+}
+
 func (f *flows) reserve() (uint32, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

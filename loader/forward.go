@@ -25,6 +25,10 @@ const (
 // kernel's memory, whether used or not.
 type ForwardOptions struct {
 	MaxFlows int // 0: DefaultRecords
+	// Pin has the flows outlive the process. What is pinned there is taken over: with
+	// flows in it the Forward has room for as many as before, whatever MaxFlows says.
+	// It stays the caller's, to be closed after Close. Nil: flows end with the process.
+	Pin *Pin
 }
 
 // Forward rewrites and sends on the packets of flows that were handed over. It
@@ -38,6 +42,9 @@ type Forward struct {
 	events  *events
 	flows   *flows
 	max     int
+	saved   *ebpf.Map  // nil: flows aren't pinned
+	left    []LeftFlow // those of a process before
+	dropped string
 
 	mu  sync.Mutex // the buffer of orders
 	buf []byte
@@ -73,7 +80,7 @@ func newForward(o ForwardOptions, edit func(*ebpf.CollectionSpec)) (_ *Forward, 
 			_ = f.Close()
 		}
 	}()
-	if err := spec.LoadAndAssign(&f.objs, nil); err != nil {
+	if err := f.load(spec, o.Pin); err != nil {
 		return nil, err
 	}
 	if f.records, err = mapShared[Flow](f.objs.Records); err != nil {
@@ -85,8 +92,43 @@ func newForward(o ForwardOptions, edit func(*ebpf.CollectionSpec)) (_ *Forward, 
 	if f.events, err = mapEvents(f.objs.ForwardEvents); err != nil {
 		return nil, err
 	}
-	f.flows = newFlows(uint32(o.MaxFlows))
+	if o.Pin != nil {
+		if err := f.collectLeft(); err != nil {
+			return nil, err
+		}
+	}
+	f.flows = newFlows(uint32(f.max))
+	f.flows.keep(f.left)
 	return f, nil
+}
+
+// load loads the programs, with the flows that are pinned if there are any.
+func (f *Forward) load(spec *ebpf.CollectionSpec, p *Pin) (err error) {
+	if p == nil {
+		return spec.LoadAndAssign(&f.objs, nil)
+	}
+	m, err := f.pin(p, spec)
+	if err != nil {
+		return err
+	}
+	var o ebpf.CollectionOptions
+	if m != nil {
+		defer func() { err = errors.Join(err, m.close()) }()
+		o.MapReplacements = map[string]*ebpf.Map{
+			bpf.ForwardMapRecords: m.records, bpf.ForwardMapWatches: m.watches, bpf.ForwardMapFlowKeys: m.keys,
+		}
+	}
+	if err := spec.LoadAndAssign(&f.objs, &o); err != nil {
+		return err
+	}
+	if m != nil {
+		f.saved, err = m.saved.Clone()
+		return err
+	}
+	if f.saved, err = newSaved(uint32(f.max)); err != nil {
+		return err
+	}
+	return p.putMaps(&f.objs, f.saved, uint32(f.max))
 }
 
 // forwardSpec sizes the maps.
@@ -95,18 +137,23 @@ func forwardSpec(maxFlows uint32) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Maps[bpf.ForwardMapRecords].MaxEntries = maxFlows
-	spec.Maps[bpf.ForwardMapWatches].MaxEntries = maxFlows
-	spec.Maps[bpf.ForwardMapFlowKeys].MaxEntries = 2 * maxFlows
+	sizeForward(spec, maxFlows)
 	page := uint32(os.Getpagesize()) // a ring buffer is a power of two of pages; pages reach 64 KiB
 	spec.Maps[bpf.ForwardMapForwardEvents].MaxEntries = max(spec.Maps[bpf.ForwardMapForwardEvents].MaxEntries, page)
 	return spec, nil
 }
 
-// Close frees everything, also after a start that failed halfway. The program has
-// to be off all devices before. No Flow may be used any more.
+func sizeForward(spec *ebpf.CollectionSpec, maxFlows uint32) {
+	spec.Maps[bpf.ForwardMapRecords].MaxEntries = maxFlows
+	spec.Maps[bpf.ForwardMapWatches].MaxEntries = maxFlows
+	spec.Maps[bpf.ForwardMapFlowKeys].MaxEntries = 2 * maxFlows
+}
+
+// Close frees everything, also after a start that failed halfway, but what is pinned.
+// The program has to be off all devices before, or pinned there. No Flow may be used any
+// more.
 func (f *Forward) Close() error {
-	return errors.Join(f.events.close(), f.common.close(), f.records.close(), f.objs.Close())
+	return errors.Join(f.events.close(), f.common.close(), f.records.close(), f.saved.Close(), f.objs.Close())
 }
 
 // Program is what is to run first on what arrives by each device. It stays the

@@ -43,6 +43,11 @@ type hooks interface {
 	// look says whether the program still runs there and, if one runs before it
 	// that isn't of an instance of ours, which.
 	look(index int) (there bool, before string, err error)
+	// settle is told, once, that all devices are hooked that are to be at the start:
+	// what a process before has left pinned isn't needed any more.
+	settle() error
+	// leave is close for what is pinned, which runs on.
+	leave() error
 	close() error
 }
 
@@ -58,18 +63,18 @@ func newHooks(p *ebpf.Program, o DevicesOptions) (in, out hooks, err error) {
 		return nil, nil, err
 	}
 	if have && !o.Clsact {
-		h, err := newTCX(p, ingress)
+		h, err := newTCX(p, ingress, o.Pin)
 		if err != nil || o.Egress == nil {
 			return orNil(h, err), nil, err
 		}
-		e, err := newTCX(o.Egress, egress)
+		e, err := newTCX(o.Egress, egress, o.Pin)
 		return h, orNil(e, err), err
 	}
-	h, err := newClsact(p, ingress, have, own)
+	h, err := newClsact(p, ingress, have, own, o.Pin)
 	if err != nil || o.Egress == nil {
 		return orNil(h, err), nil, err
 	}
-	e, err := newClsact(o.Egress, egress, have, own)
+	e, err := newClsact(o.Egress, egress, have, own, o.Pin)
 	if err == nil {
 		e.ingress = h.id
 	}

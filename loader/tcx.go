@@ -5,6 +5,8 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -18,9 +20,10 @@ type tcx struct {
 	id      ebpf.ProgramID
 	claim   *claim
 	links   map[int]link.Link
+	pin     *Pin // nil: links end with the process
 }
 
-func newTCX(p *ebpf.Program, at place) (*tcx, error) {
+func newTCX(p *ebpf.Program, at place, pin *Pin) (*tcx, error) {
 	id, err := programID(p)
 	if err != nil {
 		return nil, err
@@ -29,7 +32,7 @@ func newTCX(p *ebpf.Program, at place) (*tcx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tcx{place: at, program: p, id: id, claim: c, links: map[int]link.Link{}}, nil
+	return &tcx{place: at, program: p, id: id, claim: c, links: map[int]link.Link{}, pin: pin}, nil
 }
 
 func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
@@ -57,6 +60,11 @@ func (h *tcx) attach(index int) error {
 	if err != nil {
 		return err
 	}
+	if h.pin != nil { // the link of a process before ends here, when ours is there
+		if err := h.pin.put(h.place.linkName(index), l); err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
 	h.links[index] = l
 	return nil
 }
@@ -67,7 +75,49 @@ func (h *tcx) detach(index int) error {
 		return nil
 	}
 	delete(h.links, index)
+	if h.pin != nil {
+		return errors.Join(h.pin.remove(h.place.linkName(index)), l.Close())
+	}
 	return l.Close()
+}
+
+// linkName is what the link of a device is pinned as.
+func (p place) linkName(index int) string { return p.pinPrefix() + strconv.Itoa(index) }
+
+func (p place) pinPrefix() string {
+	if p == egress {
+		return "egress_"
+	}
+	return "ingress_"
+}
+
+// settle unpins the links of a process before on devices that aren't hooked any more.
+func (h *tcx) settle() error {
+	if h.pin == nil {
+		return nil
+	}
+	names, err := h.pin.names(h.place.pinPrefix())
+	errs := []error{err}
+	if h.place == ingress {
+		errs = append(errs, h.pin.sweepFilters(claimed)) // if the way was another then
+	}
+	for _, name := range names {
+		index, err := strconv.Atoi(strings.TrimPrefix(name, h.place.pinPrefix()))
+		if err != nil || h.links[index] == nil {
+			errs = append(errs, h.pin.remove(name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leave closes what is pinned without taking it off.
+func (h *tcx) leave() error {
+	var errs []error
+	for _, l := range h.links {
+		errs = append(errs, l.Close())
+	}
+	clear(h.links)
+	return errors.Join(append(errs, h.claim.close())...)
 }
 
 func (h *tcx) look(index int) (there bool, before string, err error) {

@@ -70,6 +70,7 @@ type Engine struct {
 	noFDs    seldom      // who tells of that
 	noAccept seldom
 	lacks    seldom // who tells of backends that can't be dialled
+	unkept   seldom // who tells of sessions that can't be saved
 
 	closeOnce sync.Once
 }

@@ -72,6 +72,7 @@ func (m *forwarder) takeOver() {
 		// are old by now, and hold its address until it gives up on that.
 		rawSetInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 	}
+	m.keep()
 	l.settling = append(l.settling, m)
 	l.lookAgain(settleTime)
 	if m.rec.Ended() {
@@ -117,7 +118,9 @@ func (m *forwarder) dropSockets() {
 			Msg("a socket took bytes after its session was handed over: the session is reset")
 		s.Fell(session.Order)
 		s.cut(accesslog.Internal)
+		return
 	}
+	m.keep()
 }
 
 func (m *forwarder) ready(*end, uint32) {}
@@ -263,8 +266,11 @@ func (m *forwarder) leave() {
 	s.loop.moving--
 }
 
-// closed has the record stay for a while.
-func (m *forwarder) closed() { m.s.loop.linger(m) }
+// closed has the record stay for a while. The session's line is written.
+func (m *forwarder) closed() {
+	m.o.Forward.Forget(m.slot)
+	m.s.loop.linger(m)
+}
 
 // endedAt is when the last packet of the session came.
 func (m *forwarder) endedAt(now int64) int64 { return min(now, m.lastSeen()) }

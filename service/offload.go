@@ -22,8 +22,9 @@ type offload struct {
 	devices *loader.Devices
 	routes  *loader.Routes
 	ports   *srcports.Ports
-	first   bool // whether the program was first on each device at the last look
-	egress  bool // whether what leaves by each was seen then
+	pin     *loader.Pin // nil: flows end with the process
+	first   bool        // whether the program was first on each device at the last look
+	egress  bool        // whether what leaves by each was seen then
 }
 
 // openRaw opens, before privileges are given up, what forwarding takes of them.
@@ -52,8 +53,9 @@ func (s *Service) openRaw(ctx context.Context, c *config.Config) error {
 		if wantsOffload(c) { // else an edit that wants it has this as the listener's reason
 			s.log.Warn().Err(err).Msg("sessions are not forwarded")
 		}
+		return nil
 	}
-	return nil
+	return s.openPin(c)
 }
 
 // tryOffload judges kernel and privileges by the self-test, which takes more of them
@@ -83,7 +85,7 @@ func ranges(of []config.PortRange) []srcports.Range {
 // that may have it, before such a listener is bound. What fails is a reason for a lower
 // datapath.
 func (s *Service) startOffload(c *config.Config) {
-	if s.offload != nil || s.raw == nil || !wantsOffload(c) {
+	if s.offload != nil || s.raw == nil || !wantsOffload(c) && !s.mayHaveLeft() {
 		return
 	}
 	o, err := s.newOffload()
@@ -122,33 +124,44 @@ func (s *Service) forwardStats() *stats.ForwardStats {
 }
 
 func (s *Service) newOffload() (_ *offload, err error) {
-	o := &offload{first: true, egress: true}
+	o := &offload{first: true, egress: true, pin: s.pin}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, o.close())
 		}
 	}()
-	if o.forward, err = loader.NewForward(loader.ForwardOptions{MaxFlows: s.forwardConf.MaxFlows}); err != nil {
+	if o.forward, err = loader.NewForward(loader.ForwardOptions{MaxFlows: s.forwardConf.MaxFlows, Pin: s.pin}); err != nil {
 		return nil, err
 	}
-	if o.devices, err = loader.NewDevices(o.forward.Program(), o.forward.DeviceMap(), loader.DevicesOptions{Egress: o.forward.StripProgram()}); err != nil {
+	do := loader.DevicesOptions{Egress: o.forward.StripProgram(), Pin: s.pin}
+	if o.devices, err = loader.NewDevices(o.forward.Program(), o.forward.DeviceMap(), do); err != nil {
 		return nil, err
 	}
 	if o.routes, err = loader.NewRoutes(func(r *loader.Routes) { s.engine.Reroute(r.Device) }); err != nil {
 		return nil, err
 	}
 	o.ports = srcports.New(s.portRanges, time.Now)
+	s.adoptPorts(o)
 	return o, nil
 }
 
-// close gives everything back, also when halfway. No session is forwarded any more.
+// close gives everything back, also when halfway. No session of ours is forwarded any
+// more: flows that outlive the process go on.
 func (o *offload) close() error {
 	var errs []error
 	if o.routes != nil {
 		errs = append(errs, o.routes.Close())
 	}
-	if o.devices != nil {
+	leave := o.forward != nil && o.forward.Holds()
+	switch {
+	case o.devices == nil:
+	case leave:
+		errs = append(errs, o.devices.Leave())
+	default:
 		errs = append(errs, o.devices.Close())
+	}
+	if o.pin != nil && o.forward != nil && !leave {
+		errs = append(errs, o.pin.Clear())
 	}
 	if o.forward != nil {
 		errs = append(errs, o.forward.Close())
@@ -222,7 +235,7 @@ func (s *Service) endOffload() error {
 
 // closeOffload ends forwarding at the very end.
 func (s *Service) closeOffload() error {
-	err := s.endOffload()
+	err := errors.Join(s.endOffload(), s.pin.Close())
 	if s.raw != nil {
 		err = errors.Join(err, s.raw.Close())
 		s.raw = nil

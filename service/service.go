@@ -82,6 +82,8 @@ type Service struct {
 	portRanges  []srcports.Range // that forwarded sessions are dialled from
 	forwardConf config.Forward   // as it was at start
 	noOffload   string           // why there is none
+	pin         *loader.Pin      // where flows outlive the process; nil: they don't
+	adopted     bool             // what a process before has left is taken over
 
 	// offloadMu keeps offload from being closed while statistics read it. Only Run's
 	// goroutine changes it.

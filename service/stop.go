@@ -11,6 +11,10 @@ import (
 // how long what needs no waiting may take.
 const queueTime = 2 * time.Second
 
+// leaveTick is how often a drain looks whether only sessions are left that go on by
+// themselves.
+const leaveTick = 100 * time.Millisecond
+
 // drain closes the front ports and waits for the last session, drain_timeout
 // at most; SIGINT, a second SIGTERM or SIGQUIT, or the end of ctx end it at once.
 func (s *Service) drain(ctx context.Context, signals *Signals) {
@@ -24,12 +28,19 @@ func (s *Service) drain(ctx context.Context, signals *Signals) {
 	var idle <-chan struct{} // once nobody waits in a queue
 	tick := time.NewTicker(busyTick)
 	defer tick.Stop()
+	left := time.NewTicker(leaveTick)
+	defer left.Stop()
 	for {
 		select {
 		case <-served:
 			served, idle = nil, s.sessions.Idle()
 		case <-idle:
 			return
+		case <-left.C:
+			if idle != nil && s.onlyLeavable() {
+				s.reset()
+				return
+			}
 		case <-limit.C:
 			s.log.Warn().Int("sessions", s.sessions.Live()).Msg("drain_timeout is over: resetting the sessions that are left")
 			s.reset()
@@ -66,9 +77,15 @@ func (s *Service) stop() {
 }
 
 // reset closes what is left of the fronts and cuts the sessions; each gets its
-// line.
+// line. Sessions that go on by themselves are left to the next process.
 func (s *Service) reset() {
 	s.cutFronts()
+	if s.pin != nil {
+		if n := s.engine.Leavable(); n > 0 {
+			s.log.Info().Int("sessions", n).Str("path", s.pin.Path()).Msg("forwarded sessions go on: the next process takes them over, `sluice detach` ends them")
+		}
+		s.engine.LeaveForwarded()
+	}
 	s.carriers.ResetAll()
 	select {
 	case <-s.sessions.Idle():

@@ -86,6 +86,7 @@ func (s *Service) commit(ch *change) {
 			ch.log.Commit()
 		}
 		s.fronts, s.cfg = ch.layout.fronts, ch.cfg
+		cut = append(cut, s.adopt(now)...)
 		s.look()
 		s.conf.OK, s.conf.Error, s.conf.LoadedAt = true, "", now
 	})

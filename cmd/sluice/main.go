@@ -88,7 +88,7 @@ func newApp(e env) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(e), checkCommand(e), doctorCommand(e), selftestCommand(e),
-			statusCommand(e), flowsCommand(e), demoCommand(e), versionCommand(e),
+			statusCommand(e), flowsCommand(e), detachCommand(e), demoCommand(e), versionCommand(e),
 		},
 	}
 }

@@ -74,6 +74,44 @@ func (p *Ports) Take(backend netip.AddrPort) (port uint16, ok bool) {
 	}
 }
 
+// Adopt takes this very port toward a backend: a connection that is there already uses
+// it. Its block is claimed, before any is for Take; false: it is none of the ranges',
+// somebody else has it, or it is taken.
+func (p *Ports) Adopt(backend netip.AddrPort, port uint16) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	place := p.placeOf(port)
+	if place < 0 && p.claimOf(port) {
+		place = p.placeOf(port)
+	}
+	if place < 0 {
+		return false
+	}
+	u := p.backends[backend]
+	if u == nil {
+		u = &uses{last: -1}
+		p.backends[backend] = u
+	}
+	return u.occupy(place)
+}
+
+// claimOf claims the block that has this port. claimNext finds it taken when its turn
+// comes.
+func (p *Ports) claimOf(port uint16) bool {
+	for _, r := range p.ranges {
+		if port < r.First || port > r.Last {
+			continue
+		}
+		first := max(int(r.First), int(port)/blockSize*blockSize)
+		b, ok := claim(uint16(first), min((first/blockSize+1)*blockSize, int(r.Last)+1)-first)
+		if ok {
+			p.blocks = append(p.blocks, b)
+		}
+		return ok
+	}
+	return false
+}
+
 // Give gives a port back. It isn't taken again toward this backend for rest.
 func (p *Ports) Give(backend netip.AddrPort, port uint16, rest time.Duration) {
 	p.mu.Lock()

@@ -24,9 +24,7 @@ type resting struct {
 
 // take takes the first free place behind the last one, of total; -1: none is free.
 func (u *uses) take(total int) int {
-	for words := (total + 63) / 64; len(u.busy) < words; {
-		u.busy, u.taken = append(u.busy, 0), append(u.taken, 0)
-	}
+	u.grow(total)
 	if u.count >= total {
 		return -1
 	}
@@ -37,11 +35,31 @@ func (u *uses) take(total int) int {
 	}
 	if place >= 0 {
 		u.last = place
-		u.taken[place/64] |= 1 << (place % 64)
-		u.busy[place/64] |= 1 << (place % 64)
-		u.count++
+		u.mark(place)
 	}
 	return place
+}
+
+// occupy takes this very place; false: it is in use.
+func (u *uses) occupy(place int) bool {
+	u.grow(place + 1)
+	if u.busy[place/64]&(1<<(place%64)) != 0 {
+		return false
+	}
+	u.mark(place)
+	return true
+}
+
+func (u *uses) grow(total int) {
+	for words := (total + 63) / 64; len(u.busy) < words; {
+		u.busy, u.taken = append(u.busy, 0), append(u.taken, 0)
+	}
+}
+
+func (u *uses) mark(place int) {
+	u.taken[place/64] |= 1 << (place % 64)
+	u.busy[place/64] |= 1 << (place % 64)
+	u.count++
 }
 
 // free is the first free place from one on, below end; -1: there is none.
