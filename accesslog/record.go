@@ -63,6 +63,7 @@ type Record struct {
 	Server          Peer           // $server_addr, $server_port: the local end of the client's connection
 	ProxyAddr       netip.AddrPort // from an accepted PROXY header; zero: none
 	Start           time.Time
+	End             time.Time // when its last byte or packet came; zero: when its line is written
 	Status          int
 	Reason          EndReason
 	Datapath        string // "nat", "splice", "relay"; "" (printed "-") if no backend was reached

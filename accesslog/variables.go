@@ -93,7 +93,11 @@ func nginxVariables() map[string]variable {
 		"bytes_sent":     count(func(s *Record) uint64 { return s.BytesSent }),
 		"bytes_received": count(func(s *Record) uint64 { return s.BytesReceived }),
 		"session_time": number(func(dst []byte, l *line) []byte {
-			return appendSeconds(dst, l.clock.now.Sub(l.s.Start))
+			end := l.s.End
+			if end.IsZero() {
+				end = l.clock.now
+			}
+			return appendSeconds(dst, end.Sub(l.s.Start))
 		}),
 		"pid":      number(func(dst []byte, l *line) []byte { return strconv.AppendInt(dst, int64(l.pid), 10) }),
 		"hostname": text(func(l *line) string { return l.hostname }),

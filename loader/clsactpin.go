@@ -38,21 +38,8 @@ func (h *clsact) unpinStub() error {
 	return errors.Join(h.pin.remove(stubPin+id), h.pin.remove(entryPin+id))
 }
 
-// settle removes the filters of a process before, and what is pinned of them.
-func (h *clsact) settle() error {
-	if h.pin == nil || h.place != ingress { // once for both places: it takes claims to tell
-		return nil
-	}
-	errs := []error{h.pin.sweepFilters(claimed)}
-	for _, at := range []place{ingress, egress} { // links, if the way was another then
-		names, err := h.pin.names(at.pinPrefix())
-		errs = append(errs, err)
-		for _, name := range names {
-			errs = append(errs, h.pin.remove(name))
-		}
-	}
-	return errors.Join(errs...)
-}
+// pins is about links, of which it has none.
+func (h *clsact) pins(string) bool { return false }
 
 // leave closes what is pinned without taking it off.
 func (h *clsact) leave() error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -28,8 +29,16 @@ const (
 )
 
 // instance drops the tests' frames, and counts those that leave, until its standard
-// input ends.
+// input ends. how is the way of hooking and, if it is to be pinned, the path.
 func instance(how string) error {
+	how, path, isPinned := strings.Cut(how, " ")
+	var pin *Pin
+	if isPinned {
+		var err error
+		if pin, err = OpenPin(path); err != nil {
+			return err
+		}
+	}
 	c, err := loadFrameCounter(tcShot)
 	if err != nil {
 		return err
@@ -38,7 +47,7 @@ func instance(how string) error {
 	if err != nil {
 		return err
 	}
-	d, err := NewDevices(c.program, c.list, DevicesOptions{Clsact: how == "clsact", Egress: out.program})
+	d, err := NewDevices(c.program, c.list, DevicesOptions{Clsact: how == "clsact", Egress: out.program, Pin: pin})
 	if err != nil {
 		return err
 	}
@@ -51,7 +60,7 @@ func instance(how string) error {
 		fmt.Println(id)
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	return d.Close()
+	return errors.Join(d.Close(), pin.Close())
 }
 
 type otherInstance struct {
@@ -62,9 +71,18 @@ type otherInstance struct {
 
 func startInstance(t *testing.T, o DevicesOptions) *otherInstance {
 	t.Helper()
+	return startPinnedInstance(t, o, "")
+}
+
+// startPinnedInstance pins it at a path; "": it doesn't.
+func startPinnedInstance(t *testing.T, o DevicesOptions, path string) *otherInstance {
+	t.Helper()
 	how := "tcx"
 	if o.Clsact {
 		how = "clsact"
+	}
+	if path != "" {
+		how += " " + path
 	}
 	runtime.LockOSThread() // Pdeathsig goes by the thread; alone's process ends with the test
 	cmd := exec.Command(must1(t, os.Executable))
@@ -98,6 +116,21 @@ func (i *otherInstance) stop(t *testing.T) {
 	must(t, 0, i.cmd.Wait())
 }
 
+// left are its maps.
+func (i *otherInstance) left() alive {
+	left := alive{}
+	for _, id := range i.maps {
+		left[fmt.Sprint("map ", id)] = func() error {
+			m, err := ebpf.NewMapFromID(id)
+			if err == nil {
+				m.Close()
+			}
+			return err
+		}
+	}
+	return left
+}
+
 // behind counts what comes past all programs: by a filter of the lowest rank.
 func behind(t *testing.T, name string) (c *frameCounter, f *netlink.BpfFilter) {
 	t.Helper()
@@ -121,17 +154,7 @@ func TestKilledInstance(t *testing.T) {
 		past.counts(t, "v1", 0) // it drops them
 		other.kill(t)
 
-		left := alive{}
-		for _, id := range other.maps {
-			left[fmt.Sprint("map ", id)] = func() error {
-				m, err := ebpf.NewMapFromID(id)
-				if err == nil {
-					m.Close()
-				}
-				return err
-			}
-		}
-		left.gone(t)
+		other.left().gone(t)
 		past.counts(t, "v1", 5)
 		if o.Clsact {
 			onlyStub(t, index1(t, "v0"), ingress)

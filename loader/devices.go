@@ -107,7 +107,7 @@ func NewDevices(p *ebpf.Program, flags *ebpf.Map, o DevicesOptions) (_ *Devices,
 	if err != nil {
 		return nil, err
 	}
-	if err := d.settleHooks(o.Pin); err != nil {
+	if err := d.sweepPinned(o.Pin); err != nil {
 		return nil, err
 	}
 	d.followed = make(chan struct{})
@@ -115,16 +115,23 @@ func NewDevices(p *ebpf.Program, flags *ebpf.Map, o DevicesOptions) (_ *Devices,
 	return d, nil
 }
 
-// settleHooks takes off what a process before has left pinned.
-func (d *Devices) settleHooks(p *Pin) error {
+// sweepPinned takes off what a process before has left pinned, by whichever way it
+// hooked, once all devices are hooked that are to be.
+func (d *Devices) sweepPinned(p *Pin) error {
 	if p == nil {
 		return nil
 	}
-	err := d.hooks.settle()
-	if d.out != nil {
-		err = errors.Join(err, d.out.settle())
+	errs := []error{p.sweepFilters(claimed)}
+	for _, at := range []place{ingress, egress} {
+		names, err := p.names(at.pinPrefix())
+		errs = append(errs, err)
+		for _, name := range names {
+			if !slices.ContainsFunc(d.places(), func(h hooks) bool { return h.pins(name) }) {
+				errs = append(errs, p.remove(name))
+			}
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // Close takes the program off all devices, also after a start that failed

@@ -43,9 +43,8 @@ type hooks interface {
 	// look says whether the program still runs there and, if one runs before it
 	// that isn't of an instance of ours, which.
 	look(index int) (there bool, before string, err error)
-	// settle is told, once, that all devices are hooked that are to be at the start:
-	// what a process before has left pinned isn't needed any more.
-	settle() error
+	// pins says whether a link of these hooks is pinned under this name.
+	pins(name string) bool
 	// leave is close for what is pinned, which runs on.
 	leave() error
 	close() error

@@ -91,23 +91,10 @@ func (p place) pinPrefix() string {
 	return "ingress_"
 }
 
-// settle unpins the links of a process before on devices that aren't hooked any more.
-func (h *tcx) settle() error {
-	if h.pin == nil {
-		return nil
-	}
-	names, err := h.pin.names(h.place.pinPrefix())
-	errs := []error{err}
-	if h.place == ingress {
-		errs = append(errs, h.pin.sweepFilters(claimed)) // if the way was another then
-	}
-	for _, name := range names {
-		index, err := strconv.Atoi(strings.TrimPrefix(name, h.place.pinPrefix()))
-		if err != nil || h.links[index] == nil {
-			errs = append(errs, h.pin.remove(name))
-		}
-	}
-	return errors.Join(errs...)
+// pins says whether a link is pinned under this name.
+func (h *tcx) pins(name string) bool {
+	index, err := strconv.Atoi(strings.TrimPrefix(name, h.place.pinPrefix()))
+	return err == nil && h.links[index] != nil && name == h.place.linkName(index)
 }
 
 // leave closes what is pinned without taking it off.

@@ -54,6 +54,7 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 		Listener:        s.Settings.Config.Name,
 		Pool:            s.pool.Name(),
 		Start:           s.registry.clock.Wall(s.begun),
+		End:             s.registry.clock.Wall(now),
 		Status:          o.Status,
 		Reason:          o.Reason,
 		BytesReceived:   o.Totals.FromClient,
