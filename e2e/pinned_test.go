@@ -128,9 +128,12 @@ func TestPinned(t *testing.T) {
 			for range 100 {
 				p.exchange(c)
 			}
-			other, _ := p.forwarded()
+			other := p.dial()
+			for range 20 {
+				p.exchange(other)
+			}
 			other.Close()
-			_ = p.lines(1)
+			p.lines(1)
 			os.Truncate(p.access, 0)
 			p.endLine(c, n+200)
 			eventually(t, func() string {
@@ -243,7 +246,14 @@ func TestPinnedCounts(t *testing.T) {
 	t.Parallel()
 	p := startPinned(t, false, ", max_conns: 2")
 	first, _ := p.forwarded()
-	second, _ := p.forwarded()
+	second := p.dial()
+	eventually(t, func() string {
+		p.exchange(second)
+		if _, body := p.get("/flows"); strings.Count(body, `"offload"`) != 2 {
+			return "both sessions should be forwarded: " + body
+		}
+		return ""
+	})
 	p.stop(unix.SIGTERM)
 	first.Close()
 	time.Sleep(100 * time.Millisecond)

@@ -38,7 +38,7 @@ func (h *clsact) unpinStub() error {
 	return errors.Join(h.pin.remove(stubPin+id), h.pin.remove(entryPin+id))
 }
 
-// pins is about links, of which it has none.
+// pins is about links and their programs, of which it has none.
 func (h *clsact) pins(string) bool { return false }
 
 // leave closes what is pinned without taking it off.

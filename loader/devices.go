@@ -122,8 +122,8 @@ func (d *Devices) sweepPinned(p *Pin) error {
 		return nil
 	}
 	errs := []error{p.sweepFilters(claimed)}
-	for _, at := range []place{ingress, egress} {
-		names, err := p.names(at.pinPrefix())
+	for _, prefix := range []string{ingress.pinPrefix(), egress.pinPrefix(), programPin} {
+		names, err := p.names(prefix)
 		errs = append(errs, err)
 		for _, name := range names {
 			if !slices.ContainsFunc(d.places(), func(h hooks) bool { return h.pins(name) }) {

@@ -43,7 +43,7 @@ type hooks interface {
 	// look says whether the program still runs there and, if one runs before it
 	// that isn't of an instance of ours, which.
 	look(index int) (there bool, before string, err error)
-	// pins says whether a link of these hooks is pinned under this name.
+	// pins says whether what is pinned under this name is of these hooks.
 	pins(name string) bool
 	// leave is close for what is pinned, which runs on.
 	leave() error

@@ -51,6 +51,7 @@ func TestPinnedHooks(t *testing.T) {
 		if !o.Clsact {
 			must(t, 0, netlink.QdiscAdd(clsactOf(index1(t, "v0"))))
 		}
+		older := startDevices(t, newFrameCounter(t, tcUnspec), o)
 		other := startPinnedInstance(t, o, path)
 		past, f := behind(t, "v0")
 		past.counts(t, "v1", 0) // it drops them
@@ -59,8 +60,12 @@ func TestPinnedHooks(t *testing.T) {
 		}
 		other.kill(t)
 		past.counts(t, "v1", 0)
-		stranger := newFrameCounter(t, tcUnspec)
-		must(t, 0, startDevices(t, stranger, o).Close()) // and removes what the killed have left
+		must(t, 0, older.Check())
+		if first, why := older.First(); !first { // what a killed one has pinned isn't a stranger's
+			t.Error(why)
+		}
+		must(t, 0, older.Close())
+		must(t, 0, startDevices(t, newFrameCounter(t, tcUnspec), o).Close()) // which removes what others have left
 		past.counts(t, "v1", 0)
 
 		o.Pin = openPin(t, path)

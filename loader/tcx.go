@@ -28,6 +28,11 @@ func newTCX(p *ebpf.Program, at place, pin *Pin) (*tcx, error) {
 	if err != nil {
 		return nil, err
 	}
+	if pin != nil {
+		if err := pin.put(programName(id), p); err != nil {
+			return nil, err
+		}
+	}
 	c, err := claimProgram(id)
 	if err != nil {
 		return nil, err
@@ -91,8 +96,17 @@ func (p place) pinPrefix() string {
 	return "ingress_"
 }
 
-// pins says whether a link is pinned under this name.
+// programPin begins the name of a program that links are pinned for: by it others tell
+// that the program is an instance's, while no process claims it.
+const programPin = "program_"
+
+func programName(id ebpf.ProgramID) string { return programPin + strconv.Itoa(int(id)) }
+
+// pins says whether a link, or the program, is pinned under this name.
 func (h *tcx) pins(name string) bool {
+	if name == programName(h.id) {
+		return true
+	}
 	index, err := strconv.Atoi(strings.TrimPrefix(name, h.place.pinPrefix()))
 	return err == nil && h.links[index] != nil && name == h.place.linkName(index)
 }
@@ -136,7 +150,7 @@ func lookTCX(index int, at place, id ebpf.ProgramID) (there bool, before string,
 		if p.ID == id {
 			return true, before, nil
 		}
-		if before == "" && !claimed(p.ID) {
+		if before == "" && !claimed(p.ID) && !pinnedAnywhere(p.ID) {
 			before = fmt.Sprintf("tcx program %d (bpftool prog show id %[1]d)", p.ID)
 		}
 	}
@@ -147,6 +161,9 @@ func (h *tcx) close() error {
 	var errs []error
 	for index := range h.links {
 		errs = append(errs, h.detach(index))
+	}
+	if h.pin != nil {
+		errs = append(errs, h.pin.remove(programName(h.id)))
 	}
 	return errors.Join(append(errs, h.claim.close())...)
 }
