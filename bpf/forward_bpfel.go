@@ -30,7 +30,8 @@ type ForwardFlowRecord struct {
 	CutNs   uint64
 	FirstNs uint64
 	EndedNs uint64
-	Unused  [3]uint64
+	Read    [2]uint32
+	Unused  [2]uint64
 	Side    [2]struct {
 		_        structs.HostLayout
 		Saddr    [4]uint32

@@ -183,6 +183,8 @@ static __always_inline __u32 enlist_pair(struct __sk_buff *skb, struct flow_orde
 	fill_side(rec, o, BACKEND, &f[BACKEND], &f[CLIENT], &l[BACKEND], &l[CLIENT]);
 	rec->flags = 0;
 	rec->index = o->slot;
+	rec->read[CLIENT] = l[CLIENT].copied_seq;
+	rec->read[BACKEND] = l[BACKEND].copied_seq;
 	w->in[CLIENT] = l[CLIENT].rcv_nxt;
 	w->in[BACKEND] = l[BACKEND].rcv_nxt;
 	*(volatile __u32 *)&rec->state = o->state;

@@ -104,7 +104,8 @@ struct flow_record {
 	__u64 cut_ns;   /* CLOCK_MONOTONIC */
 	__u64 first_ns; /* the backend's first payload after the cut; 0: none yet */
 	__u64 ended_ns;
-	__u64 unused[3]; /* sides begin on a cache line */
+	__u32 read[SIDES]; /* next sequence number that userspace had to read at registering */
+	__u64 unused[2];   /* sides begin on a cache line */
 	struct flow_side side[SIDES];
 };
 

@@ -121,6 +121,12 @@ func (f *Flow) Delivered(side int) uint64 {
 	return n
 }
 
+// Relayed is how many payload bytes of this side userspace has read between registering
+// and the cut, for flows that have been cut.
+func (f *Flow) Relayed(side int) uint64 {
+	return uint64(f.raw.Side[side].Cut - f.raw.Read[side])
+}
+
 // finAfterCut says whether this side's end of stream was forwarded, not relayed.
 func (f *Flow) finAfterCut(side int) bool {
 	s := &f.raw.Side[side]

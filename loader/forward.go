@@ -176,6 +176,7 @@ func (f *Forward) Flow(flow uint32) *Flow { return f.records.at(flow) }
 // Release takes a flow out of the kernel, in whatever state it is, and gives its
 // number back. What still comes of it is the host's stack's again.
 func (f *Forward) Release(flow uint32) {
+	f.Forget(flow)
 	r := f.records.at(flow)
 	listed := r.state() != stateFree // else the keys are nobody's, or another flow's that Enlist refused it for
 	r.withdraw()

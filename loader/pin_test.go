@@ -211,7 +211,7 @@ func alterAbout(t *testing.T, p *Pin, change func(*about)) {
 // TestPinLayout: whoever changes what is pinned makes pinLayout another number, and
 // writes the new layout here.
 func TestPinLayout(t *testing.T) {
-	const layout = `record 320: State 0+4 Flags 4+4 Index 8+4 End 12+4 CutNs 16+8 FirstNs 24+8 EndedNs 32+8 Unused 40+24 Side 64+256
+	const layout = `record 320: State 0+4 Flags 4+4 Index 8+4 End 12+4 CutNs 16+8 FirstNs 24+8 EndedNs 32+8 Read 40+8 Unused 48+16 Side 64+256
 side 128: Saddr 0+16 Daddr 16+16 Sport 32+2 Dport 34+2 Ifindex 36+4 AddrDiff 40+4 SeqAdd 44+4 AckAdd 48+4 TsvalAdd 52+4 TsecrAdd 56+4 TsecrMin 60+4 ScaleIn 64+1 ScaleOut 65+1 Widest 66+2 Next 68+4 Fin 72+4 Edge 76+4 Acked 80+8 Base 88+8 DataNs 96+8 SeenNs 104+8 Packets 112+8 Cut 120+4 Asked 124+4
 key 36: Saddr 0+16 Daddr 16+16 Sport 32+2 Dport 34+2
 ref 8: Slot 0+4 Side 4+4

@@ -65,6 +65,11 @@ func (o *offloading) left(slot uint32, s *pair) *forwarder {
 func (m *forwarder) resume(k *kept, h Heir) {
 	s := m.s
 	s.cli.in, s.cli.out, s.up.in, s.up.out = k.FromClient, k.ToClient, k.FromBackend, k.ToBackend
+	if !k.LetGo { // it was saved as it was registered
+		up, down := m.rec.Relayed(loader.ClientSide), m.rec.Relayed(loader.BackendSide)
+		s.cli.in, s.up.out = s.cli.in+up, s.up.out+up
+		s.up.in, s.cli.out = s.up.in+down, s.cli.out+down
+	}
 	s.last = k.Last
 	m.info = peerInfo{k.ClientRTT, k.UpstreamRTT, k.Retrans}
 	m.live = true

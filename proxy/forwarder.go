@@ -72,7 +72,6 @@ func (m *forwarder) takeOver() {
 		// are old by now, and hold its address until it gives up on that.
 		rawSetInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 	}
-	m.keep()
 	l.settling = append(l.settling, m)
 	l.lookAgain(settleTime)
 	if m.rec.Ended() {

@@ -16,7 +16,7 @@ import (
 // The tags are its layout, as those of session.Saved.
 type kept struct {
 	Session     session.Saved `cbor:"1,keyasint"`
-	FromClient  uint64        `cbor:"2,keyasint"` // by the sockets: what was forwarded is the record's
+	FromClient  uint64        `cbor:"2,keyasint"` // by the sockets so far: what came later the record knows
 	ToClient    uint64        `cbor:"3,keyasint"`
 	FromBackend uint64        `cbor:"4,keyasint"`
 	ToBackend   uint64        `cbor:"5,keyasint"`
@@ -27,7 +27,8 @@ type kept struct {
 	Retrans     int64         `cbor:"10,keyasint"`
 }
 
-// keep saves the session for the process that comes after this one, if flows outlive it.
+// keep saves the session for the process that comes after this one, if flows outlive it:
+// when it is registered, and again when its sockets are let go.
 func (m *forwarder) keep() {
 	if !m.o.Forward.Pinned() {
 		return

@@ -152,6 +152,7 @@ func (s *pair) enlist(o *offloading) bool {
 		client:  loader.Leg{Peer: remoteAddr(s.cli.fd), Local: localAddr(s.cli.fd)},
 		backend: loader.Leg{Peer: remoteAddr(s.up.fd), Local: localAddr(s.up.fd)},
 	}
+	m.keep() // from the cut on, which nobody waits for, the flow may outlive us
 	why := loader.NoSocket
 	if m.client.Peer.IsValid() && m.backend.Peer.IsValid() {
 		var err error
