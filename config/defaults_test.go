@@ -74,7 +74,7 @@ func TestEverything(t *testing.T) {
 		Stats:      Stats{Address: Address{Path: "/run/sluice.sock"}, Explicit: true},
 		Log:        Log{Level: "debug"},
 		EventLoops: 1024,
-		Forward:    Forward{MaxFlows: 4194304, Ports: []PortRange{{20000, 29999}, {1024, 1025}}},
+		Forward:    Forward{MaxFlows: 4194304, Ports: []PortRange{{20000, 29999}, {1024, 1025}}, Pin: "/sys/fs/bpf/sluice"},
 		Pools:      []*Pool{{Name: "p 1", Balance: LeastConn, TryEjected: true, CloseAfter: 30 * time.Second, Backends: []Backend{socket, drained, downed}}},
 		Listeners: []*Listener{{
 			Name: "a", Listen: []Address{{Addr: netip.IPv6Unspecified(), Any: true, Port: 80}}, Pool: "p 1",

@@ -160,7 +160,7 @@ func (c *Config) bare() *Config {
 	b := *c
 	b.File = ""
 	b.Stats.Explicit, b.Stats.Pos = false, Position{}
-	b.Forward.Pos = Position{}
+	b.Forward.Pos, b.Forward.PinPos = Position{}, Position{}
 	if c.AccessLog != nil {
 		b.AccessLog = &AccessLog{Path: c.AccessLog.Path, Format: c.AccessLog.Format}
 	}

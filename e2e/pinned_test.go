@@ -30,7 +30,13 @@ type pinned struct {
 // the one before.
 const pinFormat = offloadFormat + ` $remote_addr $upstream_addr $session_time $upstream_connect_time $connection $upstream_rtt`
 
-func startPinned(t *testing.T, v6 bool, options string) *pinned {
+func startPinned(t *testing.T, options string) *pinned {
+	t.Helper()
+	return startPinnedAs(t, options, "")
+}
+
+// startPinnedAs has a shell start each of its processes so (instance.wrap).
+func startPinnedAs(t *testing.T, options, wrap string) *pinned {
 	t.Helper()
 	path := filepath.Join("/sys/fs/bpf", fmt.Sprintf("sl-e2e-%d-%d", os.Getpid(), portCounter.Add(1)))
 	t.Cleanup(func() {
@@ -39,7 +45,7 @@ func startPinned(t *testing.T, v6 bool, options string) *pinned {
 			os.RemoveAll(path)
 		}
 	})
-	h := startOnHostsWith(t, v6, netrig.Options{}, options, "forward: {pin: "+path+"}\n", func(i *instance) { i.format = pinFormat })
+	h := startOnHostsWith(t, false, netrig.Options{}, options, "forward: {pin: "+path+"}\n", func(i *instance) { i.format, i.wrap = pinFormat, wrap })
 	return &pinned{h, path, options}
 }
 
@@ -64,7 +70,7 @@ func (p *pinned) body(options string) string {
 func (p *pinned) again(body string) {
 	p.t.Helper()
 	next := &instance{
-		t: p.t, dir: p.dir, conf: p.conf, access: p.access, stats: p.stats, format: p.format,
+		t: p.t, dir: p.dir, conf: p.conf, access: p.access, stats: p.stats, format: p.format, wrap: p.wrap,
 		stderr: &output{}, exited: make(chan struct{}),
 	}
 	p.instance = next
@@ -107,7 +113,7 @@ func TestPinned(t *testing.T) {
 	t.Parallel()
 	for _, s := range []unix.Signal{unix.SIGKILL, unix.SIGTERM, unix.SIGINT} {
 		t.Run(unix.SignalName(s), func(t *testing.T) {
-			p := startPinned(t, false, "")
+			p := startPinned(t, "")
 			c, n := p.forwarded()
 			time.Sleep(50 * time.Millisecond) // its sockets are let go
 			p.stop(s)
@@ -159,7 +165,7 @@ func TestPinnedEnds(t *testing.T) {
 		"by a reset of the client": {func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, "200 client_reset offload"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := startPinned(t, false, "")
+			p := startPinned(t, "")
 			began := time.Now()
 			c, n := p.forwarded()
 			p.acknowledged(n)
@@ -212,7 +218,7 @@ func TestPinnedIsEdited(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := startPinned(t, false, "")
+			p := startPinned(t, "")
 			c, n := p.forwarded()
 			p.acknowledged(n)
 			p.stop(unix.SIGTERM)
@@ -244,7 +250,7 @@ func (p *pinned) only(option string) string {
 // there is none don't.
 func TestPinnedCounts(t *testing.T) {
 	t.Parallel()
-	p := startPinned(t, false, ", max_conns: 2")
+	p := startPinned(t, ", max_conns: 2")
 	first, _ := p.forwarded()
 	second := p.dial()
 	eventually(t, func() string {
@@ -276,7 +282,7 @@ func TestPinnedCounts(t *testing.T) {
 // TestPinIsTaken: one process has a path, and others are told so.
 func TestPinIsTaken(t *testing.T) {
 	t.Parallel()
-	p := startPinned(t, false, "")
+	p := startPinned(t, "")
 	other := prepare(t, user{}, "")
 	other.write(fmt.Sprintf("forward: {pin: %s}\nlisteners: [{name: o, listen: '%s', backends: [%s]}]\n", p.path, front(t), quoted(p.backends)))
 	out, errs, code := command(t, user{}, "run", "-c", other.conf)
@@ -285,6 +291,12 @@ func TestPinIsTaken(t *testing.T) {
 	}
 	if out, errs, code := command(t, user{}, "detach", p.path); code != 1 || !strings.Contains(errs, "a running sluice has it: stop it first") {
 		t.Errorf("detach says %q, %q, exit %d", out, errs, code)
+	}
+	for file, want := range map[string]string{other.conf: ": no, ", p.conf: ": yes, "} {
+		out, errs, _ := command(t, user{}, "doctor", "-c", file)
+		if i := strings.Index(out, "forward.pin "+p.path); i < 0 || !strings.Contains(strings.SplitN(out[i:], "\n", 2)[0], want) {
+			t.Errorf("doctor of %s says %q, %q, want %q of forward.pin", file, out, errs, want)
+		}
 	}
 	p.stop(unix.SIGTERM)
 	if out, errs, code := command(t, user{}, "detach", p.path); code != 1 || !strings.Contains(errs, "nothing is pinned at "+p.path) {
@@ -301,7 +313,7 @@ func TestDetach(t *testing.T) {
 	t.Parallel()
 	for _, log := range []bool{true, false} {
 		t.Run(fmt.Sprintf("log %t", log), func(t *testing.T) {
-			p := startPinned(t, false, "")
+			p := startPinned(t, "")
 			c, n := p.forwarded()
 			p.acknowledged(n)
 			held := p.kernelObjects()
@@ -309,7 +321,7 @@ func TestDetach(t *testing.T) {
 			p.exchange(c)
 			args := []string{"detach", p.path}
 			if log {
-				args = []string{"detach", "-c", p.conf, p.path}
+				args = []string{"detach", p.path, "-c", p.conf}
 			}
 			out, errs, code := command(t, user{}, args...)
 			if want := p.path + ": 1 sessions reset, what was pinned is removed\n"; code != 0 || out != want {

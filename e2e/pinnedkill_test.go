@@ -33,7 +33,7 @@ type kill struct{ from, to time.Time }
 // nothing is left.
 func TestPinnedKills(t *testing.T) {
 	t.Parallel()
-	p := startPinned(t, false, "")
+	p := startPinned(t, "")
 	p.format = "$remote_port $end_reason $bytes_received $bytes_sent $datapath"
 	p.write(p.body(""))
 	var (
@@ -111,7 +111,8 @@ func TestPinnedKills(t *testing.T) {
 			t.Errorf("a session that saw no kill failed: %v", s.failed)
 		case s.failed != nil:
 			cut++
-			if len(got) > 1 || len(got) == 1 && !strings.HasPrefix(got[0], "internal ") {
+			// The sockets that the kernel closed may have had an end answer with a reset.
+			if len(got) > 1 || len(got) == 1 && !strings.HasPrefix(got[0], "internal ") && !strings.Contains(got[0], "_reset ") {
 				t.Errorf("a session that failed (%v) has the lines %q", s.failed, got)
 			}
 		case lost && len(got) == 0:

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/internal/netrig"
 )
 
@@ -31,8 +33,8 @@ func packagedUnit(t *testing.T) map[string][]string {
 }
 
 // kernelsFiles does to the kernel's files what ProtectKernelTunables= does, in a mount
-// namespace of its own; $HIDDEN is a file that nobody may read.
-const kernelsFiles = `mount --bind -o ro /proc/sys /proc/sys && mount --bind -o ro /sys /sys &&
+// namespace of its own, but for /sys/fs/bpf, which ReadWritePaths= has; $HIDDEN is a file that nobody may read.
+const kernelsFiles = `mount --bind -o ro /proc/sys /proc/sys && mount --rbind /sys /sys && mount -o remount,bind,ro /sys &&
 	for f in /proc/kallsyms /proc/kcore; do [ ! -e $f ] || mount --bind "$HIDDEN" $f || exit; done`
 
 // TestPackagedUnit: with the capabilities, system calls, families of addresses and kinds
@@ -67,9 +69,10 @@ func TestPackagedUnit(t *testing.T) {
 	}
 	inside := fmt.Sprintf(`HIDDEN=%q; %s && %s=%q exec setpriv --no-new-privs --bounding-set %s --inh-caps=-all %q "$0" "$@"`,
 		hidden, kernelsFiles, filterVar, unitFilter(t, unit), bounding, self)
+	as := `exec unshare --mount --propagation private /bin/sh -c '` + inside + `' "$0" "$@"`
 	wrap := func(i *instance) {
 		i.format = offloadFormat
-		i.wrap = `exec unshare --mount --propagation private /bin/sh -c '` + inside + `' "$0" "$@"`
+		i.wrap = as
 		i.extra = "log: {level: debug}\n"
 	}
 	h := startOnHostsWith(t, false, netrig.Options{}, "", "", wrap)
@@ -92,4 +95,24 @@ func TestPackagedUnit(t *testing.T) {
 	if !where {
 		t.Error("the self-test of offload didn't run in namespaces of its own")
 	}
+
+	// And flows outlive the service, whose restart takes them over.
+	if !slices.Contains(unit["ReadWritePaths"], "-/sys/fs/bpf") {
+		t.Errorf("the unit may write %q, want -/sys/fs/bpf among them", unit["ReadWritePaths"])
+	}
+	p := startPinnedAs(t, "", as)
+	c, n := p.forwarded()
+	p.stop(unix.SIGTERM)
+	p.exchange(c)
+	p.again(p.body(""))
+	p.exchange(c)
+	p.endLine(c, n+2)
+	p.keepsFew()
+	eventually(t, func() string { // the last record, and with it all that is pinned
+		if n := p.metric("sluice_forward_flows"); n != 0 {
+			return fmt.Sprintf("%v records are still in use", n)
+		}
+		return ""
+	})
+	p.stop(unix.SIGTERM)
 }

@@ -64,6 +64,22 @@ func FindPin(path string) (_ *Pin, err error) {
 	return p, nil
 }
 
+// LookAtPin says whether OpenPin would have the directory, as far as that can be told
+// without making it.
+func LookAtPin(path string) error {
+	if err := onBPF(filepath.Dir(path)); err != nil {
+		return err
+	}
+	p, err := FindPin(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return p.dir.Close()
+}
+
 // onBPF refuses what isn't a directory of a BPF filesystem.
 func onBPF(path string) error {
 	var s unix.Statfs_t

@@ -20,7 +20,7 @@ import (
 const pinLayout = 1
 
 // SavedBytes is how much can be said of a flow beside its record.
-const SavedBytes = 1024
+const SavedBytes = 1280
 
 // Names of what is pinned. about comes last, and says that the others are whole.
 const (

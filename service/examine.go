@@ -29,7 +29,7 @@ type examination struct {
 }
 
 // Examine tries what c, read from file, would need of the host, and undoes it:
-// it binds the addresses, opens the access log if it is there already, resolves
+// it binds the addresses, opens the access log if it is there already, looks at forward.pin, resolves
 // the names (nil: by the system's resolver), looks for backends that are
 // listeners of the same file, and says whose sessions could be offloaded. What a sluice that serves the file already has is
 // fine. ok: sluice would start, and some listener has a backend that it could
@@ -47,6 +47,9 @@ func Examine(ctx context.Context, c *config.Config, file string, lookup LookupFu
 	}
 	if !c.Stats.Off {
 		ok = (x.tell(x.stats()) || !c.Stats.Explicit) && ok
+	}
+	if c.Forward.Pin != "" {
+		ok = x.tell(x.pin()) && ok
 	}
 	x.names(ctx, lookup)
 	ok = x.backends() && ok

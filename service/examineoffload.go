@@ -3,7 +3,9 @@
 package service
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,6 +42,23 @@ func (x *examination) offload() {
 			x.tell(f)
 		}
 	}
+}
+
+// pin is the finding about forward.pin.
+func (x *examination) pin() loader.Finding {
+	f := loader.Finding{Name: "forward.pin " + x.c.Forward.Pin, OK: true, Why: "forwarded sessions outlive the process"}
+	err := loader.LookAtPin(x.c.Forward.Pin)
+	switch {
+	case errors.Is(err, loader.ErrPinned) && x.running.pid > 0:
+		f.Why = fmt.Sprintf("held by the running sluice, pid %d, which serves this file", x.running.pid)
+	case errors.Is(err, loader.ErrPinned):
+		f.OK, f.Why, f.Fix = false, loader.ErrPinned.Error(), "stop it, or name another path"
+	case errors.Is(err, fs.ErrPermission):
+		f.Why = "can't be looked at without more rights: " + err.Error()
+	case err != nil:
+		f.OK, f.Why, f.Fix = false, err.Error(), "mount a BPF filesystem, or name a path on one"
+	}
+	return f
 }
 
 // offloadable are the listen addresses by which a pool's sessions come that may be

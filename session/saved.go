@@ -58,9 +58,14 @@ func (s *Session) Save() Saved {
 		AccessLog: c.AccessLog, CloseWith: c.OnDatapathClose, ProxyAccept: c.ProxyAccept,
 	}
 	for _, a := range s.failed[max(0, len(s.failed)-mostSaved):] {
-		v.Failed = append(v.Failed, savedAttempt{a.Addr, a.Session})
+		v.Add(a)
 	}
 	return v
+}
+
+// Add appends an attempt that failed.
+func (v *Saved) Add(a accesslog.Attempt) {
+	v.Failed = append(v.Failed, savedAttempt{a.Addr, a.Session})
 }
 
 // Shorten forgets the oldest attempt; false: there is none.

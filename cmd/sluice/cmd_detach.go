@@ -28,7 +28,7 @@ func detachCommand(e env) *cli.Command {
 				return errors.New("detach: which path? The one that forward.pin names, such as /sys/fs/bpf/sluice")
 			case 1:
 			default:
-				return fmt.Errorf("detach: unexpected argument %q, it takes one path (flags come before it)", c.Args().Get(1))
+				return fmt.Errorf("detach: unexpected argument %q, it takes one path", c.Args().Get(1))
 			}
 			path := c.Args().First()
 			d, err := service.Detach(path, c.String(flagConfig), zerolog.Nop())

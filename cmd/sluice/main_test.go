@@ -76,6 +76,12 @@ func TestUsage(t *testing.T) {
 		{"flows --sort size", `flows: --sort is "size", must be new, bytes, idle or age`},
 		{"flows --limit 10001", "flows: --limit is 10001, must be from 1 to 10000"},
 		{"demo x", `demo: unexpected argument "x", it takes none`},
+		{"detach", "detach: which path? The one that forward.pin names"},
+		{"detach /sys/fs/bpf/sl-none-such", "detach: nothing is pinned at /sys/fs/bpf/sl-none-such"},
+		{"detach /a /b", `detach: unexpected argument "/b", it takes one path`},
+		{"detach /a -c /none/such.yaml", "detach: /none/such.yaml:1:1: can't read the file"},
+		{"detach /tmp", "detach: /tmp is on no BPF filesystem"},
+		{"detach --cnofig x", "detach: unknown flag --cnofig, did you mean --config?"},
 		{"version x", `version: unexpected argument "x", it takes none`},
 		{"version --short", "version: unknown flag --short"},
 	}

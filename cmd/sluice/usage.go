@@ -16,7 +16,7 @@ import (
 )
 
 // tidy finds a command that isn't there before flags are looked at, so that a
-// mistyped command isn't reported as a bad flag.
+// mistyped command isn't reported as a bad flag, and puts a command's flags first.
 func tidy(app *cli.App, args []string) ([]string, error) {
 	if len(args) < 2 || strings.HasPrefix(args[1], "-") {
 		return args, nil
@@ -31,10 +31,11 @@ func tidy(app *cli.App, args []string) ([]string, error) {
 		}
 		return nil, unknownCommand(app, args[len(args)-1])
 	}
-	if app.Command(args[1]) == nil {
+	c := app.Command(args[1])
+	if c == nil {
 		return nil, unknownCommand(app, args[1])
 	}
-	return args, nil
+	return append(args[:2:2], flagsFirst(c, args[2:])...), nil
 }
 
 func commandNames(app *cli.App) []string {

@@ -161,6 +161,52 @@ func TestShared(t *testing.T) {
 	}
 }
 
+// TestAdopt: a port that a connection has already is taken, its block claimed before its
+// turn, and it is given to nobody else until it is given back.
+func TestAdopt(t *testing.T) {
+	c := &clock{time.Now()}
+	p := newPorts(t, c, Range{20000, 20999})
+	for _, port := range []uint16{20600, 20601} {
+		if !p.Adopt(one, port) {
+			t.Fatalf("%d can't be had", port)
+		}
+	}
+	for _, port := range []uint16{20600, 20480, 19999, 21000} { // taken; a claim's; none of ours
+		if p.Adopt(one, port) {
+			t.Errorf("%d is had", port)
+		}
+	}
+	if other := newPorts(t, c, Range{20480, 20735}); true {
+		if port, ok := other.Take(one); ok {
+			t.Errorf("another has %d of a block that is claimed", port)
+		}
+		if other.Adopt(one, 20602) {
+			t.Error("another adopts a port of a block that is claimed")
+		}
+	}
+	had := map[uint16]bool{}
+	for {
+		port, ok := p.Take(one)
+		if !ok {
+			break
+		}
+		if had[port] || port == 20600 || port == 20601 {
+			t.Errorf("%d is had twice", port)
+		}
+		had[port] = true
+	}
+	if want := 1000 - 5 - 2; len(had) != want { // five blocks, and the two
+		t.Errorf("%d ports, want %d", len(had), want)
+	}
+	p.Give(one, 20600, 0)
+	if port, ok := p.Take(one); !ok || port != 20600 {
+		t.Errorf("%d, %t, want the one that was given back", port, ok)
+	}
+	if !p.Adopt(two, 20600) {
+		t.Error("a port in use toward one backend isn't had toward another")
+	}
+}
+
 // TestAtOnce: from several goroutines.
 func TestAtOnce(t *testing.T) {
 	p := New([]Range{{20000, 22047}}, time.Now)
