@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/internal/netrig"
+	"sluice/internal/nstest"
 )
 
 // pinned is a sluice whose forwarded sessions outlive it.
@@ -38,27 +38,9 @@ func startPinned(t *testing.T, options string) *pinned {
 // startPinnedAs has a shell start each of its processes so (instance.wrap).
 func startPinnedAs(t *testing.T, options, wrap string) *pinned {
 	t.Helper()
-	path := filepath.Join("/sys/fs/bpf", fmt.Sprintf("sl-e2e-%d-%d", os.Getpid(), portCounter.Add(1)))
-	t.Cleanup(func() {
-		if _, err := os.Stat(path); err == nil {
-			t.Errorf("%s is left: %v", path, names(t, path))
-			os.RemoveAll(path)
-		}
-	})
+	path := nstest.PinPath(t)
 	h := startOnHostsWith(t, false, netrig.Options{}, options, "forward: {pin: "+path+"}\n", func(i *instance) { i.format, i.wrap = pinFormat, wrap })
 	return &pinned{h, path, options}
-}
-
-func names(t *testing.T, dir string) (list []string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		list = append(list, e.Name())
-	}
-	return list
 }
 
 // body is the file, with other options of the listener.

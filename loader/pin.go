@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -135,18 +136,53 @@ func (p *Pin) put(name string, o pinner) error {
 	if err := o.Pin(path + next); err != nil {
 		return fmt.Errorf("pinning %s: %w", path, err)
 	}
+	before := p.link(name)
+	defer before.close()
 	if err := os.Rename(path+next, path); err != nil {
 		return fmt.Errorf("pinning: %w", err)
 	}
+	before.detach()
 	return nil
 }
 
 // remove unpins a name. One that isn't there is no error.
 func (p *Pin) remove(name string) error {
+	l := p.link(name)
+	defer l.close()
+	l.detach()
 	if err := os.Remove(p.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("unpinning: %w", err)
 	}
 	return nil
+}
+
+// pinnedLink is a link that is pinned; nil: what is isn't one.
+type pinnedLink struct{ link.Link }
+
+// link opens the link of this name.
+func (p *Pin) link(name string) *pinnedLink {
+	if !strings.HasPrefix(name, ingress.pinPrefix()) && !strings.HasPrefix(name, egress.pinPrefix()) {
+		return nil
+	}
+	l, err := link.LoadPinnedLink(p.file(name), nil)
+	if err != nil {
+		return nil
+	}
+	return &pinnedLink{l}
+}
+
+// detach takes its program off now: unpinning alone leaves that to a worker of the
+// kernel (bpf_link_put). Of a device that is gone there is nothing to take off.
+func (l *pinnedLink) detach() {
+	if l != nil {
+		_ = l.Detach()
+	}
+}
+
+func (l *pinnedLink) close() {
+	if l != nil {
+		_ = l.Close()
+	}
 }
 
 // names lists what is pinned under names that begin so.
