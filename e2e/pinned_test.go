@@ -290,6 +290,19 @@ func TestPinIsTaken(t *testing.T) {
 	}
 }
 
+// TestPinWithoutRights: who may not write there forwards nothing, and serves.
+func TestPinWithoutRights(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to be somebody else")
+	}
+	addr := front(t)
+	i := startAs(t, nobody(), fmt.Sprintf("forward: {pin: %s}\nlisteners: [{name: l, listen: '%s', backends: [127.0.0.1:1]}]\n", nstest.PinPath(t), addr))
+	if l := i.doc().Listeners[0]; l.Datapath != "relay" {
+		t.Errorf("%+v", l)
+	}
+}
+
 // TestDetach: what is pinned is ended, logged and removed.
 func TestDetach(t *testing.T) {
 	t.Parallel()

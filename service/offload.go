@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"sluice/config"
@@ -48,14 +49,24 @@ func (s *Service) openRaw(ctx context.Context, c *config.Config) error {
 	if s.portRanges, err = srcports.Choose(ranges(c.Forward.Ports), sysctls); err != nil {
 		return fmt.Errorf("%s:%d:%d: %w", c.File, c.Forward.Pos.Line, c.Forward.Pos.Column, err)
 	}
-	if err := s.tryOffload(ctx); err != nil {
+	err = s.openPin(c)
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if err == nil {
+		err = s.tryOffload(ctx)
+	}
+	if err != nil {
 		s.noOffload = err.Error()
 		if wantsOffload(c) { // else an edit that wants it has this as the listener's reason
 			s.log.Warn().Err(err).Msg("sessions are not forwarded")
 		}
-		return nil
+		if s.pin != nil && s.pin.Used() {
+			s.log.Warn().Str("path", s.pin.Path()).Msg("the sessions that are pinned go on without lines: start again where offload can be had, or end them by `sluice detach`")
+		}
+		return s.closePin()
 	}
-	return s.openPin(c)
+	return nil
 }
 
 // tryOffload judges kernel and privileges by the self-test, which takes more of them
@@ -64,7 +75,14 @@ func (s *Service) tryOffload(ctx context.Context) (err error) {
 	if len(s.portRanges) == 0 {
 		return errNoPorts
 	}
-	if _, err := loader.SelftestOffload(ctx, s.log); err != nil {
+	_, err = loader.SelftestOffload(ctx, s.log)
+	// What is pinned was made on this boot of this kernel by a process that had passed:
+	// on a host that is too busy for the steps its sessions aren't given up.
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && s.pin != nil && s.pin.Used() {
+		s.log.Warn().Err(err).Msg("sessions are forwarded all the same, as those that are pinned are")
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	s.raw, err = rawtcp.Open()
@@ -235,7 +253,7 @@ func (s *Service) endOffload() error {
 
 // closeOffload ends forwarding at the very end.
 func (s *Service) closeOffload() error {
-	err := errors.Join(s.endOffload(), s.pin.Close())
+	err := errors.Join(s.endOffload(), s.closePin())
 	if s.raw != nil {
 		err = errors.Join(err, s.raw.Close())
 		s.raw = nil

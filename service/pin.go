@@ -26,6 +26,13 @@ func (s *Service) openPin(c *config.Config) (err error) {
 	return nil
 }
 
+// closePin gives the directory back.
+func (s *Service) closePin() error {
+	p := s.pin
+	s.pin = nil
+	return p.Close()
+}
+
 // mayHaveLeft says whether a process before may have left flows.
 func (s *Service) mayHaveLeft() bool { return s.pin != nil && !s.adopted && s.pin.Used() }
 
