@@ -41,6 +41,7 @@ type forwarder struct {
 	shutAt    int64 // when the session ends for want of half_close; 0: not
 	info      peerInfo
 	watch     peerWatch
+	rest      rest
 	quiet     quietMaker
 }
 

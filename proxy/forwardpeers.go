@@ -31,17 +31,21 @@ type peerWatch struct {
 // watchPeers does for both ends what TCP's own timers do for a socket: keepalive,
 // and dead_peer, judged from acknowledgements.
 func (m *forwarder) watchPeers(now int64) {
-	c := m.s.Settings.Config
-	idle := int64(c.Keepalive)
-	if idle <= 0 {
-		idle = int64(probeAfter)
-	}
+	c, idle := m.s.Settings.Config, m.probeIdle()
 	for side := range 2 {
 		if c.DeadPeer > 0 && m.ignores(side, now) >= int64(max(c.DeadPeer, leastDeadPeer)) || m.vanished(side, now, idle) {
 			m.s.cut(accesslog.DeadPeer)
 			return
 		}
 	}
+}
+
+// probeIdle is for how long a side may be silent before it is probed.
+func (m *forwarder) probeIdle() int64 {
+	if idle := m.s.Settings.Config.Keepalive; idle > 0 {
+		return int64(idle)
+	}
+	return int64(probeAfter)
 }
 
 // ignores is for how long a side has left bytes sent to it unacknowledged.

@@ -5,6 +5,7 @@ package proxy
 import (
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,18 +32,21 @@ func (r *rig) deafen() {
 }
 
 // TestEventsAreLost: sessions of which no event is heard are found by the look of each
-// second, when they are cut and when they have ended.
+// second, when they are cut and when they have ended, also after they have been silent
+// for so long that they weren't looked at any more.
 func TestEventsAreLost(t *testing.T) {
 	t.Parallel()
 	needs.Offload(t)
 	elsewhere(t, netrig.Options{}, false)
 	for _, c := range []struct {
-		name string
-		end  func(c *net.TCPConn) error
-		want accesslog.EndReason
+		name   string
+		silent bool // before
+		end    func(c *net.TCPConn) error
+		want   accesslog.EndReason
 	}{
-		{"end of stream", func(c *net.TCPConn) error { return c.Close() }, accesslog.ClientClosed},
-		{"reset", func(c *net.TCPConn) error {
+		{"end of stream", false, func(c *net.TCPConn) error { return c.Close() }, accesslog.ClientClosed},
+		{"end of stream after a silence", true, func(c *net.TCPConn) error { return c.Close() }, accesslog.ClientClosed},
+		{"reset", false, func(c *net.TCPConn) error {
 			if err := c.SetLinger(0); err != nil {
 				return err
 			}
@@ -54,8 +58,18 @@ func TestEventsAreLost(t *testing.T) {
 			r.deafen()
 			client := r.dial()
 			warm(t, client)
-			r.moved()
+			s := r.moved()
 			warm(t, client)
+			for until := time.Now().Add(10 * time.Second); c.silent; time.Sleep(50 * time.Millisecond) {
+				rests := false
+				s.loop.call(func() { rests = s.fwd.rests() })
+				if rests {
+					break
+				}
+				if time.Now().After(until) {
+					t.Fatal("a silent session is looked at each second")
+				}
+			}
 			if err := c.end(client); err != nil {
 				t.Fatal(err)
 			}

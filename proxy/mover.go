@@ -48,7 +48,7 @@ type mover interface {
 func (l *loop) sweep() {
 	l.soon, l.sweeping = nil, true // all are looked at anew
 	l.sessions.each(func(s *pair) {
-		if s.state != stateMoved {
+		if s.state != stateMoved || s.fwd != nil && s.fwd.rests() {
 			return
 		}
 		if l.judge(s) || s.delivery != nil {
@@ -56,6 +56,9 @@ func (l *loop) sweep() {
 		}
 		s.proveClient()
 		s.mover.sweep()
+		if s.fwd != nil {
+			s.fwd.takeRest()
+		}
 	})
 	l.sweeping = false
 	l.sortSoon()
