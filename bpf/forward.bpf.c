@@ -66,7 +66,7 @@ int forward(struct __sk_buff *skb)
 		return pass_up(skb, &p);
 	side = ref->side & 1;
 	rec = bpf_map_lookup_elem(&records, &ref->slot);
-	if (!rec)
+	if (!rec || (rule_same && !is_of(&p.key, rec, side)))
 		return TCX_NEXT;
 	now = bpf_ktime_get_ns();
 	state = *(volatile __u32 *)&rec->state;

@@ -137,7 +137,11 @@ const (
 	ForwardVarRuleFirstEnd   = "rule_first_end"
 	ForwardVarRuleNoneUp     = "rule_none_up"
 	ForwardVarRuleOpen       = "rule_open"
+	ForwardVarRuleReached    = "rule_reached"
 	ForwardVarRuleRetire     = "rule_retire"
+	ForwardVarRuleSame       = "rule_same"
+	ForwardVarRuleUntag      = "rule_untag"
+	ForwardVarRuleWhole      = "rule_whole"
 )
 
 // LoadForward returns the embedded CollectionSpec for Forward.
@@ -215,7 +219,11 @@ type ForwardVariableSpecs struct {
 	RuleFirstEnd *ebpf.VariableSpec `ebpf:"rule_first_end"`
 	RuleNoneUp   *ebpf.VariableSpec `ebpf:"rule_none_up"`
 	RuleOpen     *ebpf.VariableSpec `ebpf:"rule_open"`
+	RuleReached  *ebpf.VariableSpec `ebpf:"rule_reached"`
 	RuleRetire   *ebpf.VariableSpec `ebpf:"rule_retire"`
+	RuleSame     *ebpf.VariableSpec `ebpf:"rule_same"`
+	RuleUntag    *ebpf.VariableSpec `ebpf:"rule_untag"`
+	RuleWhole    *ebpf.VariableSpec `ebpf:"rule_whole"`
 }
 
 // ForwardObjects contains all objects after they have been loaded into the kernel.
@@ -277,7 +285,11 @@ type ForwardVariables struct {
 	RuleFirstEnd *ebpf.Variable `ebpf:"rule_first_end"`
 	RuleNoneUp   *ebpf.Variable `ebpf:"rule_none_up"`
 	RuleOpen     *ebpf.Variable `ebpf:"rule_open"`
+	RuleReached  *ebpf.Variable `ebpf:"rule_reached"`
 	RuleRetire   *ebpf.Variable `ebpf:"rule_retire"`
+	RuleSame     *ebpf.Variable `ebpf:"rule_same"`
+	RuleUntag    *ebpf.Variable `ebpf:"rule_untag"`
+	RuleWhole    *ebpf.Variable `ebpf:"rule_whole"`
 }
 
 // ForwardPrograms contains all programs after they have been loaded into the kernel.

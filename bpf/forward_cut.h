@@ -68,7 +68,8 @@ static __always_inline bool quiet(struct __sk_buff *skb, const struct packet *p,
 static __always_inline bool reached(const struct flow_watch *w, __u32 side, const struct look *l,
                                     __u64 now)
 {
-	return w->in[side & 1] == l->rcv_nxt || now - w->raised[side & 1] > SETTLED;
+	return !rule_reached || w->in[side & 1] == l->rcv_nxt ||
+	       now - w->raised[side & 1] > SETTLED;
 }
 
 /* The numbers of a side from which forwarding goes on. */

@@ -91,7 +91,7 @@ static __always_inline __u32 whose(struct quote *q)
 	if (!ref)
 		return NOT_OURS;
 	rec = bpf_map_lookup_elem(&records, &ref->slot);
-	if (!rec)
+	if (!rec || (rule_same && !is_of(&q->key, rec, ref->side)))
 		return NOT_OURS;
 	state = *(volatile __u32 *)&rec->state;
 	if (state != FORWARDED && state != ENDED)
@@ -164,8 +164,10 @@ static __always_inline __sum16 summed(__sum16 check, __u64 sum)
 	return ~fold16((__u16)~check + fold16(fold32(sum)));
 }
 
-static __always_inline int send_error(const struct quote *q)
+static __always_inline int send_error(struct __sk_buff *skb, const struct quote *q)
 {
+	if (!untag(skb))
+		return drop(FORWARD_ODD);
 	COUNT(forward_counts, FORWARD_ICMP);
 	return bpf_redirect_neigh(q->back->ifindex, NULL, 0, 0);
 }
@@ -215,7 +217,7 @@ static __noinline int forward_icmp_v4(struct __sk_buff *skb)
 	h->ip.check = summed(h->ip.check, q.sum);
 	if (bpf_skb_store_bytes(skb, L3, h, offsetof(struct icmp_v4, tcp), BPF_F_RECOMPUTE_CSUM))
 		return drop(FORWARD_ODD);
-	return send_error(&q);
+	return send_error(skb, &q);
 }
 
 /* New addresses of an IPv6 header. */
@@ -271,5 +273,5 @@ static __noinline int forward_icmp_v6(struct __sk_buff *skb)
 	h->icmp.check = summed(h->icmp.check, q.sum);
 	if (bpf_skb_store_bytes(skb, L3, h, offsetof(struct icmp_v6, tcp), BPF_F_RECOMPUTE_CSUM))
 		return drop(FORWARD_ODD);
-	return send_error(&q);
+	return send_error(skb, &q);
 }

@@ -76,6 +76,8 @@ static __always_inline bool linear(struct __sk_buff *skb, __u32 len)
 {
 	if (packet_at(skb, len) <= packet_end(skb))
 		return true;
+	if (!rule_whole)
+		return false;
 	return !bpf_skb_pull_data(skb, len) && packet_at(skb, len) <= packet_end(skb);
 }
 
@@ -217,10 +219,41 @@ static __always_inline bool read_v6(struct __sk_buff *skb, struct packet *p)
 	return read_tcp(skb, p, total);
 }
 
+/* Whether the record is that of the packet's flow. A key that is deleted may be another
+ * flow's, with its number, before who has just looked it up has read that.
+ */
+static __always_inline bool is_of(const struct flow_key *key, const struct flow_record *rec,
+                                  __u32 side)
+{
+	const struct flow_side *other = &rec->side[!(side & 1)];
+
+	return key->sport == other->dport && key->dport == other->sport &&
+	       key->saddr[3] == other->daddr[3] && key->daddr[3] == other->saddr[3] &&
+	       key->saddr[2] == other->daddr[2] && key->daddr[2] == other->saddr[2] &&
+	       key->saddr[1] == other->daddr[1] && key->daddr[1] == other->saddr[1] &&
+	       key->saddr[0] == other->daddr[0] && key->daddr[0] == other->saddr[0];
+}
+
+#define VLAN_ID 0xfff /* of a tag */
+
+/* Whether a packet is of a VLAN. A tag of VLAN 0 carries a priority only: the packet is
+ * the device's own (__netif_receive_skb_core() in net/core/dev.c).
+ */
+static __always_inline bool other_vlan(struct __sk_buff *skb)
+{
+	return skb->vlan_present && (!rule_untag || (skb->vlan_tci & VLAN_ID));
+}
+
+/* Takes such a tag off: where the packet goes it means nothing. */
+static __always_inline bool untag(struct __sk_buff *skb)
+{
+	return !skb->vlan_present || !bpf_skb_vlan_pop(skb);
+}
+
 /* False: not a TCP packet, or none that could be a flow's. */
 static __always_inline bool read_packet(struct __sk_buff *skb, struct packet *p)
 {
-	if (skb->vlan_present)
+	if (other_vlan(skb))
 		return false; /* its VLAN's device has it next */
 	if (skb->pkt_type != PACKET_HOST)
 		return false; /* another host's, on a device that listens to all */

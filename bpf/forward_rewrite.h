@@ -306,6 +306,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct packet *p,
 	__u32 check = tcp_at(p) + offsetof(struct tcphdr, check);
 	__u64 sum = 0;
 
+	if (!untag(skb))
+		return drop(FORWARD_ODD);
 	if (!rewrite_ip(skb, p, s))
 		return drop(FORWARD_TTL);
 	if (!rewrite_tcp(skb, p, s, &sum))

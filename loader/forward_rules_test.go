@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"net/netip"
 	"testing"
 
 	"sluice/bpf"
@@ -79,6 +80,19 @@ func TestForwardWithoutRules(t *testing.T) {
 			_, l4 := headers(b)
 			verdict, _ := l.verdictOf(l.record(), tcpByte(12, 0x10)(b, l4)) // a header of 4 bytes
 			return verdict != passed
+		}},
+		{"a key that is another flow's by the time it is read", bpf.ForwardVarRuleSame, func(l *lab) bool {
+			key := l.keys()[ClientSide]
+			key.Sport ^= 1 // whose record's addresses are others
+			must(l.t, 0, l.f.objs.FlowKeys.Put(&key, &bpf.ForwardFlowRef{Slot: labSlot}))
+			defer func() { must(l.t, 0, l.f.objs.FlowKeys.Delete(&key)) }()
+			s := l.segment(ClientSide)
+			s.src = netip.AddrPortFrom(s.src.Addr(), s.src.Port()^0x100)
+			if s.src.Port() != ntohs(key.Sport) {
+				l.t.Fatalf("port %d, key %d", s.src.Port(), ntohs(key.Sport))
+			}
+			verdict, _ := l.verdictOf(l.record(), s.frame())
+			return verdict == passed
 		}},
 		{"a path that takes less than the device", bpf.ForwardVarRuleErrors, func(l *lab) bool {
 			r := l.record()

@@ -60,6 +60,7 @@ const packetsOnly = "packets only"
 // offloadFault is what tests break, to see the step that is there for it fail.
 type offloadFault struct {
 	stub     map[string]int32 // programs in whose place one stands that returns this
+	without  string           // one of the program's rules (bpf/forward_rules.h)
 	noHook   bool             // the program runs on no device
 	noNote   bool             // the program isn't told on which it runs
 	noRepair bool             // sockets are closed as usual
@@ -129,6 +130,9 @@ func (r *Report) load(fault offloadFault) (_ *offloadTest, err error) {
 func (fault offloadFault) edit(spec *ebpf.CollectionSpec) {
 	for name, answer := range fault.stub {
 		spec.Programs[name].Instructions = answers(answer)
+	}
+	if fault.without != "" {
+		_ = spec.Variables[fault.without].Set(false) // which can't fail for one that is there
 	}
 }
 

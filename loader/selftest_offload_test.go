@@ -5,12 +5,14 @@ package loader
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"sluice/bpf"
+	"sluice/internal/mono"
 )
 
 func tell(t *testing.T, r Report) {
@@ -44,6 +46,27 @@ func TestSelftestOffload(t *testing.T) {
 				t.Errorf("%d descriptors open, %d before", after, before)
 			}
 		})
+	}
+}
+
+// TestForwardAwaitsSockets: what was left to a socket and hasn't reached it, as far as
+// that shows, keeps a flow from being cut, and without the rule it doesn't.
+func TestForwardAwaitsSockets(t *testing.T) {
+	needForward(t)
+	for rule, held := range map[string]bool{"": true, bpf.ForwardVarRuleReached: false} {
+		fault := offloadFault{patience: time.Minute, without: rule, at: func(moment string, o *offloadTest, slot uint32) {
+			if o.step != "cut" || moment != "registered" {
+				return
+			}
+			var w bpf.ForwardFlowWatch
+			must(t, 0, o.f.objs.Watches.Lookup(slot, &w))
+			w.In[ClientSide], w.Raised[ClientSide] = w.In[ClientSide]+100000, uint64(mono.New().Now())
+			must(t, 0, o.f.objs.Watches.Put(slot, &w))
+		}}
+		report, err := selftestOffload(context.Background(), zerolog.Nop(), fault)
+		if f := report.Failed(); held && (f == nil || f.Name != "cut" || !strings.Contains(f.Detail, "no moment with nothing under way")) || !held && err != nil {
+			t.Errorf("without %q: %v, the cut is to be held up: %t", rule, err, held)
+		}
 	}
 }
 
