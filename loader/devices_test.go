@@ -288,3 +288,22 @@ func TestFailedDevicesLeaveNothing(t *testing.T) {
 		}
 	})
 }
+
+// Without notices a device that comes isn't hooked, and a flow whose route leads to it
+// would be lost there.
+func TestDevicesUnfollowed(t *testing.T) {
+	everyWay(t, func(t *testing.T, o DevicesOptions) {
+		c := newFrameCounter(t, -1)
+		d := startDevices(t, c, o)
+		must(t, 0, d.notices.close())
+		<-d.followed
+		veth(t, "v0", "v1")
+		must(t, 0, d.Check())
+		if dev := deviceNow(d, "v0"); dev != (Device{}) {
+			t.Errorf("%+v is known", dev)
+		}
+		c.counts(t, "v1", 0)
+		must(t, 0, d.Close())
+		nothingHooked(t)
+	})
+}

@@ -31,6 +31,9 @@ type peerWatch struct {
 // watchPeers does for both ends what TCP's own timers do for a socket: keepalive,
 // and dead_peer, judged from acknowledgements.
 func (m *forwarder) watchPeers(now int64) {
+	if m.o.fault.noPeers {
+		return
+	}
 	c, idle := m.s.Settings.Config, m.probeIdle()
 	for side := range 2 {
 		if c.DeadPeer > 0 && m.ignores(side, now) >= int64(max(c.DeadPeer, leastDeadPeer)) || m.vanished(side, now, idle) {

@@ -50,9 +50,18 @@ type Offload struct {
 	Raw     Resetter
 }
 
+// offloadFault is what tests break, to see what becomes of a session.
+type offloadFault struct {
+	noLook     bool // no session is looked at each second
+	noPeers    bool // nobody asks whether ends are there
+	noTakeBack bool // a session is ended as if it hadn't been cut
+	everyPort  bool // short sessions are dialled from our ports like others
+}
+
 // offloading is an Offload in use.
 type offloading struct {
 	Offload
+	fault  offloadFault
 	flows  []atomic.Pointer[forwarder] // by number, from registering to the record's release
 	used   atomic.Int64                // of them
 	plain  atomic.Int64                // SYNs that are being kept plain
@@ -227,7 +236,7 @@ func (s *pair) withdraw() (taken bool) {
 		return false
 	}
 	m.endQuiet()
-	if !m.rec.Disarm() {
+	if !m.rec.Disarm() && !m.o.fault.noTakeBack {
 		m.takeOver()
 		return true
 	}

@@ -40,7 +40,7 @@ func (s *pair) bindPort(fd int32, backend netip.AddrPort) {
 		return // the session is about to end
 	}
 	fitSegments(fd, segment)
-	if !s.front.ports.own() {
+	if !s.front.ports.own() && !o.fault.everyPort {
 		return
 	}
 	for range portTries {

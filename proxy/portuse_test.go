@@ -52,6 +52,23 @@ func TestPortUse(t *testing.T) {
 // long ones that follow are forwarded again.
 func TestShortSessionsLeavePorts(t *testing.T) {
 	t.Parallel()
+	t.Run("without the rule", func(t *testing.T) {
+		onDatapath(t, "offload", func(t *testing.T, path string) {
+			r := newRig(t, path, []string{serve(t, echo)}, nil)
+			o := r.engine.offload.Load()
+			o.fault.everyPort = true
+			const crowd = 400
+			for range crowd {
+				c := r.dial()
+				exchange(t, c)
+				c.Close()
+			}
+			r.ended(crowd)
+			if n := o.Ports.(*countedPorts).all.Load(); n < crowd {
+				t.Errorf("%d ports of ours taken for %d short sessions", n, crowd)
+			}
+		})
+	})
 	onDatapath(t, "offload", func(t *testing.T, path string) {
 		r := newRig(t, path, []string{serve(t, echo)}, nil)
 		ports := r.engine.offload.Load().Ports.(*countedPorts)

@@ -3,8 +3,11 @@
 package srcports
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -240,5 +243,36 @@ func BenchmarkTake(b *testing.B) {
 	for b.Loop() {
 		port, _ := p.Take(one)
 		p.Give(one, port, 0)
+	}
+}
+
+// TestUnclaimed: where the claim of another isn't seen, as from another network
+// namespace, both give out the same ports. That is what the claims are for.
+func TestUnclaimed(t *testing.T) {
+	here := newPorts(t, &clock{time.Now()}, Range{20000, 20255})
+	port, ok := here.Take(one)
+	if !ok {
+		t.Fatal("no port")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // which ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		there := New([]Range{{20000, 20255}}, time.Now)
+		defer there.Close()
+		if same, ok := there.Take(one); !ok || same != port {
+			done <- fmt.Errorf("%d, %t, want %d", same, ok, port)
+			return
+		}
+		done <- nil
+	}()
+	switch err := <-done; {
+	case errors.Is(err, unix.EPERM):
+		t.Skip("no right to make a network namespace")
+	case err != nil:
+		t.Error(err)
 	}
 }
