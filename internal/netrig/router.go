@@ -98,22 +98,58 @@ func (h *Host) route(r Route, change func(*netlink.Route) error) error {
 	})
 }
 
-// SetLink sets one of the host's devices up or down. Down, it loses its routes, and its
-// addresses of IPv6; up again it carries packets when this returns.
-func (h *Host) SetLink(device string, up bool) error {
-	return h.Do(func() error {
+// Down sets one of the host's devices down, so that it loses its routes, and its
+// addresses of IPv6. up sets it up again, with all that it had, and returns once it
+// carries packets.
+func (h *Host) Down(device string) (up func() error, err error) {
+	var addrs []netlink.Addr
+	var routes []netlink.Route
+	err = h.Do(func() error {
 		l, err := netlink.LinkByName(device)
-		switch {
-		case err != nil:
-			return err
-		case !up:
-			return netlink.LinkSetDown(l)
-		}
-		if err := netlink.LinkSetUp(l); err != nil {
+		if err != nil {
 			return err
 		}
-		return carries(device)
+		if addrs, err = netlink.AddrList(l, netlink.FAMILY_V6); err != nil {
+			return err
+		}
+		if routes, err = netlink.RouteList(l, netlink.FAMILY_ALL); err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(l)
 	})
+	return func() error {
+		return h.Do(func() error {
+			l, err := netlink.LinkByName(device)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(l); err != nil {
+				return err
+			}
+			if err := carries(device); err != nil { // until then its gateways can't be reached
+				return err
+			}
+			for _, a := range addrs {
+				if a.IP.IsLinkLocalUnicast() {
+					continue // the kernel's
+				}
+				a.Flags = unix.IFA_F_NODAD
+				if err := netlink.AddrReplace(l, &a); err != nil {
+					return fmt.Errorf("address %s: %w", a.IPNet, err)
+				}
+			}
+			for _, r := range routes {
+				if r.Protocol == unix.RTPROT_KERNEL {
+					continue // likewise
+				}
+				r.Flags &^= unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN // as it was where the other end was down before
+				if err := netlink.RouteReplace(&r); err != nil {
+					return fmt.Errorf("the route %s: %w", r, err)
+				}
+			}
+			return nil
+		})
+	}, err
 }
 
 // Metrics has connections of the host, by whichever of its routes, go by what change

@@ -115,12 +115,22 @@ func TestJoin(t *testing.T) {
 		if err := r.Balancer.DelRoute(way); err != nil {
 			t.Error(err)
 		}
-		for _, up := range []bool{false, true} {
-			if err := r.Balancer.SetLink(w.Here, up); err != nil {
-				t.Error(err)
-			}
+		if err := r.Balancer.AddRoute(way); err != nil {
+			t.Fatal(err)
 		}
-		exchange(t, dial(t, r.Balancer, netip.Addr{}, accepting(t, r.Backend, w.There4, echo)), 1000)
+		up, err := r.Balancer.Down(w.Here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := up(); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range []netip.Addr{w.There4, w.There6} {
+			exchange(t, dial(t, r.Balancer, netip.Addr{}, accepting(t, r.Backend, a, echo)), 1000)
+		}
+		if err := r.Balancer.DelRoute(way); err != nil {
+			t.Error("a route doesn't come back: ", err)
+		}
 		if len(r.Balancer.V4) != 2 || len(r.Backend.V4) != addresses {
 			t.Error("the cable's addresses are among the host's own")
 		}
