@@ -27,6 +27,7 @@ type hosts struct {
 	dials atomic.Int64
 	// backendAt is where backends listen, if not at the first address of their host.
 	backendAt netip.Addr
+	multipath bool // clients offer MPTCP
 }
 
 // grounds are the hosts of running tests by their names, so that serve and dial are
@@ -145,7 +146,11 @@ func (r *rig) connect() (*net.TCPConn, error) {
 	defer cancel()
 	if h := ground(r.t); h != nil {
 		all := h.of(h.Client)
-		return h.Client.Dial(ctx, all[int(h.dials.Add(1))%len(all)], r.front.Addr())
+		from := all[int(h.dials.Add(1))%len(all)]
+		if h.multipath {
+			return dialMultipath(ctx, h.Client, from, r.front.Addr())
+		}
+		return h.Client.Dial(ctx, from, r.front.Addr())
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", r.front.Addr().String())
