@@ -76,12 +76,16 @@ static __always_inline void begin_side(struct flow_record *rec, __u32 side, cons
                                        const struct look *other, __u64 now)
 {
 	struct flow_side *s = &rec->side[side & 1];
+	/* The other side still goes by what our socket has offered it. */
+	__u32 promised = other->rcv_nxt + rec->side[!(side & 1)].seq_add + other->room;
 	__u32 widest = mine->max_window >> s->scale_in;
 	__u32 margin = other->usec ? TIMESTAMP_MARGIN * 1000 : TIMESTAMP_MARGIN;
 
 	s->next = s->cut = mine->rcv_nxt;
 	s->acked = s->base = 1ULL << 32 | mine->write_seq;
 	s->edge = mine->write_seq + mine->snd_wnd;
+	if ((__s32)(promised - s->edge) > 0)
+		s->edge = promised;
 	s->widest = widest < 65535 ? widest : 65535;
 	s->tsval_add = other->ts_now + margin - mine->ts_recent;
 	rec->side[!(side & 1)].tsecr_add = -s->tsval_add;

@@ -78,7 +78,7 @@ struct flow_side {
 	__u16 widest;   /* window that it has offered, in its own unit */
 	__u32 next;     /* highest sequence number plus one that it has sent */
 	__u32 fin;      /* sequence number after its end of stream, if FIN */
-	__u32 edge;     /* right edge of the highest window that it has offered */
+	__u32 edge;     /* right edge of the highest window offered for it, by our socket too */
 	__u64 acked;    /* highest acknowledgement; upper half counts the wraps */
 	__u64 base;     /* of it at the cut: what it has taken since is the difference */
 	__u64 data_ns;  /* CLOCK_MONOTONIC: its last new payload */
