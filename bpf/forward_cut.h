@@ -14,6 +14,9 @@
  */
 #define SETTLED (1000 * 1000000ULL)
 
+/* A packet that came before the flow was registered has reached its socket by then. */
+#define ARRIVED (100 * 1000000ULL)
+
 /* A number of milliseconds by which timestamps go ahead of those that the host's
  * sockets may still send: they are old then, and so is what they belong to.
  */
@@ -103,6 +106,20 @@ static __always_inline __u32 flags_of(__u32 side, const struct look *mine)
 	return (FIN_CLIENT | FINACK_CLIENT) << side | (side == BACKEND ? FIRST_FIN_BACKEND : 0);
 }
 
+/* Whether an end has sent this since the flow was registered. Then what it sent before is
+ * with its socket, or in what was left to it since: a packet that passed here before there
+ * was a key may be on its way up still, on another CPU, and nothing else knows of it. An
+ * end that is sent nothing tells it by time.
+ */
+static __always_inline bool sent_since(const struct flow_watch *w, const struct packet *p,
+                                       __u32 side, __u32 end, __u64 now)
+{
+	if ((__s64)(now - w->since) > (__s64)ARRIVED)
+		return true;
+	return p->flags & ACK && (__s32)(p->ack - w->wrote[side & 1]) > 0 &&
+	       (__s32)(end - *(volatile __u32 *)&w->in[side & 1]) >= 0; /* not sent again */
+}
+
 /* Counts a packet of a flow whose sockets have it, and decides whether it is the
  * first to be forwarded. False: it is the sockets'.
  */
@@ -118,7 +135,7 @@ static __always_inline bool watch(struct __sk_buff *skb, const struct packet *p,
 		return false;
 	if (p->flags & FIN)
 		end++;
-	if (!(rec->flags & seen))
+	if (!(rec->flags & seen) && sent_since(w, p, side, end, now))
 		__sync_fetch_and_or(&rec->flags, seen);
 	if (*(volatile __u32 *)&rec->state == ARMED && (p->flags & (SYN | RST | ACK)) == ACK &&
 	    (!rule_both_seen ||
