@@ -76,6 +76,8 @@ type ForwardFlowWatch struct {
 	In     [2]uint32
 	_      [4]byte
 	Raised [2]uint64
+	Wrote  [2]uint32
+	Since  uint64
 }
 
 type ForwardForwardShared struct {

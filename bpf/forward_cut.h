@@ -14,6 +14,9 @@
  */
 #define SETTLED (1000 * 1000000ULL)
 
+/* A packet that came before the flow was registered has reached its socket by then. */
+#define ARRIVED (100 * 1000000ULL)
+
 /* A number of milliseconds by which timestamps go ahead of those that the host's
  * sockets may still send: they are old then, and so is what they belong to.
  */
@@ -77,12 +80,16 @@ static __always_inline void begin_side(struct flow_record *rec, __u32 side, cons
                                        const struct look *other, __u64 now)
 {
 	struct flow_side *s = &rec->side[side & 1];
+	/* The other side still goes by what our socket has offered it. */
+	__u32 promised = other->rcv_nxt + rec->side[!(side & 1)].seq_add + other->room;
 	__u32 widest = mine->max_window >> s->scale_in;
 	__u32 margin = other->usec ? TIMESTAMP_MARGIN * 1000 : TIMESTAMP_MARGIN;
 
 	s->next = s->cut = mine->rcv_nxt;
 	s->acked = s->base = 1ULL << 32 | mine->write_seq;
 	s->edge = mine->write_seq + mine->snd_wnd;
+	if ((__s32)(promised - s->edge) > 0)
+		s->edge = promised;
 	s->widest = widest < 65535 ? widest : 65535;
 	s->tsval_add = other->ts_now + margin - mine->ts_recent;
 	rec->side[!(side & 1)].tsecr_add = -s->tsval_add;
@@ -100,6 +107,20 @@ static __always_inline __u32 flags_of(__u32 side, const struct look *mine)
 	return (FIN_CLIENT | FINACK_CLIENT) << side | (side == BACKEND ? FIRST_FIN_BACKEND : 0);
 }
 
+/* Whether an end has sent this since the flow was registered. Then what it sent before is
+ * with its socket, or in what was left to it since: a packet that passed here before there
+ * was a key may be on its way up still, on another CPU, and nothing else knows of it. An
+ * end that is sent nothing tells it by time.
+ */
+static __always_inline bool sent_since(const struct flow_watch *w, const struct packet *p,
+                                       __u32 side, __u32 end, __u64 now)
+{
+	if ((__s64)(now - w->since) > (__s64)ARRIVED)
+		return true;
+	return p->flags & ACK && (__s32)(p->ack - w->wrote[side & 1]) > 0 &&
+	       (__s32)(end - *(volatile __u32 *)&w->in[side & 1]) >= 0; /* not sent again */
+}
+
 /* Counts a packet of a flow whose sockets have it, and decides whether it is the
  * first to be forwarded. False: it is the sockets'.
  */
@@ -115,7 +136,7 @@ static __always_inline bool watch(struct __sk_buff *skb, const struct packet *p,
 		return false;
 	if (p->flags & FIN)
 		end++;
-	if (!(rec->flags & seen))
+	if (!(rec->flags & seen) && sent_since(w, p, side, end, now))
 		__sync_fetch_and_or(&rec->flags, seen);
 	if (*(volatile __u32 *)&rec->state == ARMED && (p->flags & (SYN | RST | ACK)) == ACK &&
 	    (!rule_both_seen ||

@@ -187,6 +187,9 @@ static __always_inline __u32 enlist_pair(struct __sk_buff *skb, struct flow_orde
 	rec->read[BACKEND] = l[BACKEND].copied_seq;
 	w->in[CLIENT] = l[CLIENT].rcv_nxt;
 	w->in[BACKEND] = l[BACKEND].rcv_nxt;
+	w->wrote[CLIENT] = l[CLIENT].write_seq;
+	w->wrote[BACKEND] = l[BACKEND].write_seq;
+	w->since = now;
 	*(volatile __u32 *)&rec->state = o->state;
 	why = enter_keys(o);
 	if (why) {

@@ -31,7 +31,7 @@ enum flow_state {
 
 /* Flags of a record. The program sets those that tell what it saw. */
 enum flow_flags {
-	SEEN_CLIENT = 1 << 0, /* a packet since registering; SEEN_CLIENT << side */
+	SEEN_CLIENT = 1 << 0, /* a packet sent since registering; SEEN_CLIENT << side */
 	SEEN_BACKEND = 1 << 1,
 	FIN_CLIENT = 1 << 2, /* its end of stream has been seen */
 	FIN_BACKEND = 1 << 3,
@@ -78,7 +78,7 @@ struct flow_side {
 	__u16 widest;   /* window that it has offered, in its own unit */
 	__u32 next;     /* highest sequence number plus one that it has sent */
 	__u32 fin;      /* sequence number after its end of stream, if FIN */
-	__u32 edge;     /* right edge of the highest window that it has offered */
+	__u32 edge;     /* right edge of the highest window offered for it, by our socket too */
 	__u64 acked;    /* highest acknowledgement; upper half counts the wraps */
 	__u64 base;     /* of it at the cut: what it has taken since is the difference */
 	__u64 data_ns;  /* CLOCK_MONOTONIC: its last new payload */
@@ -163,6 +163,8 @@ struct flow_watch {
 	struct bpf_spin_lock lock;
 	__u32 in[SIDES];     /* highest sequence number plus one left to the socket */
 	__u64 raised[SIDES]; /* when that was, CLOCK_MONOTONIC */
+	__u32 wrote[SIDES];  /* our socket's next number toward it when the flow was registered */
+	__u64 since;         /* when that was */
 };
 
 struct {

@@ -59,6 +59,8 @@ struct tcp_sock {
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 snd_wnd;
+	__u32 rcv_wnd;
+	__u32 rcv_ssthresh;
 	__u32 max_window;
 	__u32 mss_cache;
 	__u32 tsoffset;
@@ -83,6 +85,7 @@ struct look {
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 snd_wnd;
+	__u32 room; /* that it offers from rcv_nxt on, or may with its next segment */
 	__u32 max_window;
 	__u32 ts_recent;
 	__u32 ts_now;
@@ -131,6 +134,10 @@ static __always_inline void look_at(struct tcp_sock *tp, struct look *l, __u64 n
 	l->snd_nxt = tp->snd_nxt;
 	l->snd_una = tp->snd_una;
 	l->snd_wnd = tp->snd_wnd;
+	/* What it has offered was from an older number on; what it will is bounded so
+	 * (__tcp_select_window() in net/ipv4/tcp_output.c).
+	 */
+	l->room = tp->rcv_wnd > tp->rcv_ssthresh ? tp->rcv_wnd : tp->rcv_ssthresh;
 	l->max_window = tp->max_window;
 	l->ts_recent = tp->rx_opt.ts_recent;
 	l->ts_now = (__u32)ticks + tp->tsoffset; /* tcp_time_stamp_ts() in net/ipv4/tcp_output.c */

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/bpf"
 )
@@ -93,6 +96,58 @@ func TestForwardNeedsBothSides(t *testing.T) {
 				t.Errorf("verdict %d", int32(verdict))
 			}
 			l.counted(before, counts...)
+		}
+	})
+}
+
+// A packet that a side may have sent before the flow was registered tells nothing: another
+// of that time may be on its way to its socket still. One that acknowledges what was written
+// since does, and time.
+func TestForwardNeedsNews(t *testing.T) {
+	var at unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &at); err != nil {
+		t.Fatal(err)
+	}
+	now := uint64(at.Nano())
+	const long = uint64(time.Minute)
+	inLab(t, func(t *testing.T, l *lab) {
+		for side := range 2 {
+			s := l.segment(side)
+			s.payload = nil
+			for _, c := range []struct {
+				what  string
+				wrote uint32
+				in    uint32
+				since uint64
+				edit  func(*segment)
+				seen  bool
+			}{
+				{"acknowledges what was written before", s.ack, s.seq, now + long, nil, false},
+				{"acknowledges less than that", s.ack + 1, s.seq, now + long, nil, false},
+				{"acknowledges one byte since", s.ack - 1, s.seq, now + long, nil, true},
+				{"acknowledges some, before a wrap", s.ack - 1<<30, s.seq, now + long, nil, true},
+				{"says nothing of that", s.ack - 1, s.seq, now + long, func(s *segment) { s.flags = psh }, false},
+				{"was sent again", s.ack - 1, s.seq + 1, now + long, nil, false},
+				{"brings more than came so far", s.ack - 1, s.seq - 1, now + long, nil, true},
+				{"comes long after", s.ack, s.seq, now - long, nil, true},
+			} {
+				r := l.record()
+				r.State, r.Flags = stateArmed, 0
+				l.set(r)
+				w := bpf.ForwardFlowWatch{Since: c.since}
+				w.Wrote[side], w.In[side] = c.wrote, c.in
+				must(t, 0, l.f.objs.Watches.Put(uint32(labSlot), &w))
+				p := s
+				if c.edit != nil {
+					c.edit(&p)
+				}
+				if verdict, _ := l.run(l.f.objs.Forward, p.frame(), false); verdict != passed {
+					t.Errorf("side %d %s: verdict %d", side, c.what, int32(verdict))
+				}
+				if seen := l.f.Flow(labSlot).Flags() == 1<<side; seen != c.seen {
+					t.Errorf("side %d %s: seen %t", side, c.what, seen)
+				}
+			}
 		}
 	})
 }

@@ -193,7 +193,7 @@ func TestPinLayout(t *testing.T) {
 side 128: Saddr 0+16 Daddr 16+16 Sport 32+2 Dport 34+2 Ifindex 36+4 AddrDiff 40+4 SeqAdd 44+4 AckAdd 48+4 TsvalAdd 52+4 TsecrAdd 56+4 TsecrMin 60+4 ScaleIn 64+1 ScaleOut 65+1 Widest 66+2 Next 68+4 Fin 72+4 Edge 76+4 Acked 80+8 Base 88+8 DataNs 96+8 SeenNs 104+8 Packets 112+8 Cut 120+4 Asked 124+4
 key 36: Saddr 0+16 Daddr 16+16 Sport 32+2 Dport 34+2
 ref 8: Slot 0+4 Side 4+4
-watch 32
+watch 48
 `
 	var b strings.Builder
 	record := bpf.ForwardFlowRecord{}

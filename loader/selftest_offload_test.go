@@ -61,6 +61,7 @@ func TestForwardAwaitsSockets(t *testing.T) {
 			var w bpf.ForwardFlowWatch
 			must(t, 0, o.f.objs.Watches.Lookup(slot, &w))
 			w.In[ClientSide], w.Raised[ClientSide] = w.In[ClientSide]+100000, uint64(mono.New().Now())
+			w.Since = 0 // long ago
 			must(t, 0, o.f.objs.Watches.Put(slot, &w))
 		}}
 		report, err := selftestOffload(context.Background(), zerolog.Nop(), fault)

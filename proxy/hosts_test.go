@@ -25,6 +25,9 @@ type hosts struct {
 	*netrig.Rig
 	v6    bool
 	dials atomic.Int64
+	// backendAt is where backends listen, if not at the first address of their host.
+	backendAt netip.Addr
+	multipath bool // clients offer MPTCP
 }
 
 // grounds are the hosts of running tests by their names, so that serve and dial are
@@ -125,7 +128,11 @@ func clientNet(t testing.TB) netip.Prefix {
 // backendListener is on the backends' host.
 func backendListener(t testing.TB) (net.Listener, error) {
 	if h := ground(t); h != nil {
-		return h.Backend.Listen(netip.AddrPortFrom(h.of(h.Backend)[0], 0))
+		at := h.of(h.Backend)[0]
+		if h.backendAt.IsValid() {
+			at = h.backendAt
+		}
+		return h.Backend.Listen(netip.AddrPortFrom(at, 0))
 	}
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // a listener of MPTCP resets some whose SYN-ACK was lost
@@ -139,7 +146,11 @@ func (r *rig) connect() (*net.TCPConn, error) {
 	defer cancel()
 	if h := ground(r.t); h != nil {
 		all := h.of(h.Client)
-		return h.Client.Dial(ctx, all[int(h.dials.Add(1))%len(all)], r.front.Addr())
+		from := all[int(h.dials.Add(1))%len(all)]
+		if h.multipath {
+			return dialMultipath(ctx, h.Client, from, r.front.Addr())
+		}
+		return h.Client.Dial(ctx, from, r.front.Addr())
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", r.front.Addr().String())

@@ -22,6 +22,7 @@ type ledger struct {
 type account struct {
 	recorded, counted [2]uint64 // from the client, to the client
 	sessions, records int
+	talked, forwarded int
 	cut               bool // by a reset, which may overtake any number of bytes
 }
 
@@ -47,9 +48,12 @@ func (l *ledger) counted(c net.Conn, p plan, err error) {
 	if err != nil || p.Ending == clientResets || p.Ending == backendResets {
 		a.cut = true
 	}
-	talk := 16 * uint64(p.Chat)
-	a.counted[0] += planSize + talk + uint64(p.Up)
-	a.counted[1] += talk + uint64(p.Down)
+	if p.Chat >= talk && err == nil {
+		a.talked++
+	}
+	said := 16 * uint64(p.Chat)
+	a.counted[0] += planSize + said + uint64(p.Up)
+	a.counted[1] += said + uint64(p.Down)
 }
 
 func (l *ledger) recorded(s *accesslog.Record) {
@@ -59,6 +63,21 @@ func (l *ledger) recorded(s *accesslog.Record) {
 	a.records++
 	a.recorded[0] += s.BytesReceived
 	a.recorded[1] += s.BytesSent
+	if s.Datapath == "offload" {
+		a.forwarded++
+	}
+}
+
+// talked is how many sessions talked enough to be forwarded, and how many of them
+// weren't.
+func (l *ledger) talked() (talked, stayed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.clients {
+		talked += a.talked
+		stayed += max(0, a.talked-a.forwarded)
+	}
+	return talked, stayed
 }
 
 // wrong is each client of which the two differ, and how many were compared.

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,7 +60,17 @@ type ordeal struct {
 	loss     int    // packets of a hundred that the client's leg loses, each way; on hosts, each hop
 	workers  int    // sessions at a time; 0: 64
 	tight    bool   // only sizes that a small, losing network carries in a second or two
+
+	// first, if it isn't nil, is told of both ends of a session that is played before the
+	// others, and then why that one wasn't forwarded; "" if it was, or on other datapaths.
+	first func(client, backend *net.TCPConn, fell string)
+	// all has every later session forwarded that talks a little, but those that fall for
+	// these reasons; nil: no matter.
+	all []string
 }
+
+// talk is how many messages lead into being forwarded for certain.
+const talk = 8
 
 func (p plan) encode() []byte {
 	var b bytes.Buffer
@@ -299,7 +312,14 @@ func TestTorture(t *testing.T) {
 func (o ordeal) run(t *testing.T, path string) {
 	var v verdicts
 	tally := tally{o: o, v: &v}
+	met := make(chan *net.TCPConn, 1)
 	backend := func(c net.Conn) {
+		if o.first != nil {
+			select {
+			case met <- c.(*net.TCPConn):
+			default:
+			}
+		}
 		var p plan
 		c.SetDeadline(time.Now().Add(patience))
 		b := make([]byte, planSize)
@@ -314,7 +334,7 @@ func (o ordeal) run(t *testing.T, path string) {
 		options.Splice = smallMark(t)
 	}
 	if path == "offload" {
-		options.Offload = newOffload(t, 8192) // a record stays for a second after its session
+		options.Offload = newOffload(t, min(16*o.sessions, 8192)) // a record stays for a second after its session
 	}
 	r := newRigOf(t, path, []string{serve(t, backend), serve(t, backend)}, nil, options)
 	switch h := ground(t); {
@@ -326,6 +346,10 @@ func (o ordeal) run(t *testing.T, path string) {
 			loseOn(t, int(fd), o.loss) // the sockets that it accepts inherit that
 		}
 	}
+	if o.first != nil {
+		o.firstSession(t, r, &tally, met)
+	}
+	before := r.settings.Counters.Snapshot().Fallbacks
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	begun := time.Now()
@@ -333,7 +357,7 @@ func (o ordeal) run(t *testing.T, path string) {
 	defer reports.Stop()
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for w := range max(o.workers, 64) {
+	for w := range cmp.Or(o.workers, 64) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, uint64(w)))
 			for next.Add(1) <= int64(o.sessions) {
@@ -364,6 +388,9 @@ func (o ordeal) run(t *testing.T, path string) {
 	if o := r.engine.offload.Load(); o != nil {
 		t.Logf("%+v, sessions that stayed below: %v", o.Forward.Outcomes(), r.settings.Counters.Snapshot().Fallbacks)
 	}
+	if path == "offload" && o.all != nil {
+		o.fell(t, r, &tally, before)
+	}
 	if n := tally.sessions.Load(); n != int64(o.sessions) {
 		t.Errorf("%d records of %d sessions", n, o.sessions)
 	}
@@ -372,6 +399,51 @@ func (o ordeal) run(t *testing.T, path string) {
 		t.Errorf("only %d of %d sessions left their loop", mapped, o.sessions)
 	}
 	t.Logf("%d sessions, %d of them moved by the kernel, %d bytes, %.0f s", o.sessions, mapped, tally.spliced.Load(), time.Since(begun).Seconds())
+}
+
+// firstSession plays the one that o.first is told of, which counts for nothing else.
+func (o ordeal) firstSession(t *testing.T, r *rig, sum *tally, met chan *net.TCPConn) {
+	c, err := r.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := plan{Seed: 1, Chat: 3 * talk, Up: 10_000, Down: 10_000, Ending: clientFirst, Piece: 1000}
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write(p.encode()); err != nil {
+		t.Fatal(err)
+	}
+	backend := <-met
+	met <- nil // no further one
+	o.first(c, backend, "")
+	err = sum.v.side("client", c, p, true)
+	sum.ledger.counted(c, p, err)
+	c.Close()
+	r.emptyWithin(patience)
+	var reasons []string
+	for why := range r.settings.Counters.Snapshot().Fallbacks {
+		reasons = append(reasons, why)
+	}
+	o.first(nil, nil, strings.Join(reasons, ", "))
+	sum.sessions.Add(-1)
+	sum.ledger = ledger{}
+}
+
+// fell checks who wasn't forwarded, and why.
+func (o ordeal) fell(t *testing.T, r *rig, sum *tally, before map[string]uint64) {
+	allowed := uint64(0)
+	for why, n := range r.settings.Counters.Snapshot().Fallbacks {
+		n -= before[why]
+		switch {
+		case slices.Contains(o.all, why):
+			allowed += n
+		case why != session.HalfClosed.String() && n > 0: // those end before it pays
+			t.Errorf("%d sessions stayed below for %s", n, why)
+		}
+	}
+	talked, stayed := sum.ledger.talked()
+	if uint64(stayed) > allowed || talked < o.sessions/4 {
+		t.Errorf("of %d sessions that talked %d stayed below, %d of them for a reason", talked, stayed, allowed)
+	}
 }
 
 // session plays one client. One that hangs is described before it is closed.

@@ -149,8 +149,8 @@ func (h *Host) sysctl(name, value string) error {
 	return h.Do(func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) })
 }
 
-// Count is one of the host's counters of TCP (TcpExt or Tcp in /proc/net), such as
-// RetransSegs.
+// Count is one of the host's counters of TCP (Tcp, TcpExt or MPTcpExt in /proc/net), such
+// as RetransSegs.
 func (h *Host) Count(t testing.TB, name string) (n uint64) {
 	t.Helper()
 	n, err := h.count(name)
@@ -195,7 +195,7 @@ func (h *Host) eachCount(yield func(name string, n uint64)) error {
 			lines := strings.Split(string(b), "\n")
 			for i := 0; i+1 < len(lines); i += 2 {
 				names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
-				if len(names) == 0 || !strings.HasPrefix(names[0], "Tcp") {
+				if len(names) == 0 || !strings.HasPrefix(names[0], "Tcp") && !strings.HasPrefix(names[0], "MPTcp") {
 					continue
 				}
 				for k := 1; k < min(len(names), len(values)); k++ {

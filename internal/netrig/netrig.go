@@ -6,6 +6,9 @@
 //	two arms: client --- net --- balancer --- net --- backend
 //	one arm:  client, balancer and backend on one net
 //
+// Client and backend may each be behind a router, and further cables may lead from them
+// to the balancer.
+//
 // The net is a namespace too, with a bridge for each subnet, and can lose, double and
 // delay what it carries. No namespace has a name: all of it is gone with the process,
 // however that ends.
@@ -27,6 +30,8 @@ import (
 // Options say what is built.
 type Options struct {
 	OneArm bool
+	// A router stands between the net and this host, which then has addresses beyond it.
+	ClientRouter, BackendRouter bool
 }
 
 // Port is a place at which packets enter the net.
@@ -50,6 +55,9 @@ type Rig struct {
 	// Balancer is the test binary's own namespace. Its first device and addresses are
 	// those toward the client, its last ones those toward the backend.
 	Balancer *Host
+	// ClientRouter and BackendRouter are nil without Options that ask for them. The first
+	// device of each is on the net, the second leads to the host behind it.
+	ClientRouter, BackendRouter *Host
 
 	net   *Host // its devices are the ports
 	ports []Port
@@ -60,9 +68,11 @@ const (
 	balancerFirst = 1
 	clientFirst   = 2
 	backendFirst  = 20
-	addresses     = 8 // of the client and of the backend, each
+	addresses     = 8  // of the client and of the backend, each
+	routerFirst   = 90 // of routers on a net, and one more for the second
 
-	subnets = 50 // of all rigs at a time
+	subnets = 50  // of all rigs at a time
+	beyond  = 100 // is added to a subnet's number for what is behind its router
 )
 
 // New builds a rig that lasts as long as the test. Several may be there at a time.
@@ -116,10 +126,10 @@ func build(o Options) (_ *Rig, err error) {
 			return nil, err
 		}
 	}
-	if err := r.cable(r.Client, FromClient, clientNet, clientFirst, addresses); err != nil {
+	if err := r.attach(r.Client, &r.ClientRouter, o.ClientRouter, FromClient, clientNet, clientFirst); err != nil {
 		return nil, fmt.Errorf("the client's cable: %w", err)
 	}
-	if err := r.cable(r.Backend, FromBackend, backendNet, backendFirst, addresses); err != nil {
+	if err := r.attach(r.Backend, &r.BackendRouter, o.BackendRouter, FromBackend, backendNet, backendFirst); err != nil {
 		return nil, fmt.Errorf("the backend's cable: %w", err)
 	}
 	return r, r.ready()
@@ -167,26 +177,48 @@ func (r *Rig) cable(h *Host, p Port, subnet, first, n int) error {
 		return err
 	}
 	r.net.Devices = append(r.net.Devices, end)
+	return h.address(device, subnet, first, n)
+}
+
+// address gives the host n addresses of a subnet on one of its devices, and sets that
+// up. The balancer knows them as the host's.
+func (h *Host) address(device string, subnet, first, n int) error {
 	h.Devices = append(h.Devices, device)
+	for i := range n {
+		h.V4, h.V6 = append(h.V4, address4(subnet, first+i)), append(h.V6, address6(subnet, first+i))
+	}
+	return h.hold(device, subnet, first, n)
+}
+
+// hold has a device hold n addresses, and sets it up.
+func (h *Host) hold(device string, subnet, first, n int) error {
 	return h.Do(func() error {
 		l, err := netlink.LinkByName(device)
 		if err != nil {
 			return err
 		}
 		for i := range n {
-			v4, v6 := address4(subnet, first+i), address6(subnet, first+i)
-			h.V4, h.V6 = append(h.V4, v4), append(h.V6, v6)
-			for a, bits := range map[netip.Addr]int{v4: 24, v6: 64} {
-				mask := net.CIDRMask(bits, a.BitLen())
+			for _, a := range []netip.Addr{address4(subnet, first+i), address6(subnet, first+i)} {
 				// Nobody else has the address: no time is lost with finding that out.
-				err := netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: mask}, Flags: unix.IFA_F_NODAD})
-				if err != nil {
+				if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(a, subnetBits(a)), Flags: unix.IFA_F_NODAD}); err != nil {
 					return fmt.Errorf("address %s: %w", a, err)
 				}
 			}
 		}
 		return netlink.LinkSetUp(l)
 	})
+}
+
+// subnetBits is the length of the prefix of a subnet of the address's family.
+func subnetBits(a netip.Addr) int {
+	if a.Is4() {
+		return 24
+	}
+	return 64
+}
+
+func ipNet(a netip.Addr, bits int) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}
 }
 
 func address4(subnet, last int) netip.Addr {
@@ -210,15 +242,25 @@ func (r *Rig) ready() error {
 	return nil
 }
 
-func (r *Rig) hosts() []*Host { return []*Host{r.net, r.Client, r.Backend, r.Balancer} }
+func (r *Rig) hosts() (all []*Host) {
+	for _, h := range []*Host{r.net, r.Client, r.ClientRouter, r.Backend, r.BackendRouter, r.Balancer} {
+		if h != nil {
+			all = append(all, h)
+		}
+	}
+	return all
+}
 
 // Close takes the devices away, and the namespaces: they live on until the last of
 // their sockets is closed. A test that used New leaves it to that.
 func (r *Rig) Close() error {
 	var errs []error
-	if r.net != nil {
+	for _, h := range []*Host{r.net, r.ClientRouter, r.BackendRouter} {
+		if h == nil {
+			continue
+		}
 		// A cable's other end goes with it.
-		errs = append(errs, r.net.Do(func() error {
+		errs = append(errs, h.Do(func() error {
 			links, err := netlink.LinkList()
 			for _, l := range links {
 				if l.Type() == "veth" {
@@ -229,9 +271,7 @@ func (r *Rig) Close() error {
 		}))
 	}
 	for _, h := range r.hosts() {
-		if h != nil {
-			errs = append(errs, h.close())
-		}
+		errs = append(errs, h.close())
 	}
 	return errors.Join(errs...)
 }
