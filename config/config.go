@@ -170,5 +170,14 @@ type Listener struct {
 	DownloadRate    int64         // backend to client
 	Backlog         int
 	AccessLog       LogMode
+	GRPC            *GRPC // nil: protocol tcp
 	Pos             Position
+}
+
+// Protocol is the word for what the listener balances.
+func (l *Listener) Protocol() string {
+	if l.GRPC != nil {
+		return "grpc"
+	}
+	return "tcp"
 }

@@ -19,8 +19,9 @@ type Outcome struct {
 	Spliced  uint64 // of both directions, moved by the kernel
 	// Server is $server_addr of a unix front: its path.
 	ServerPath             string
-	ClientRTT, UpstreamRTT time.Duration // <= 0: not measurable
-	UpstreamRetrans        int64         // < 0: not measurable
+	ClientRTT, UpstreamRTT time.Duration  // <= 0: not measurable
+	UpstreamRetrans        int64          // < 0: not measurable
+	RPC                    *accesslog.RPC // nil: no call
 }
 
 // End ends the session: its record goes out, its counters are brought up to
@@ -35,6 +36,7 @@ func (s *Session) End(o *Outcome, r *accesslog.Record, now int64) {
 		s.pool.Release(s.Backend, s.registry.clock.Wall(now))
 	}
 	s.leaveLimits()
+	s.list()
 	s.phase = ended
 	s.Settings.Counters.Active.Add(-1)
 	s.Settings.Counters.Ended(r.Datapath, o.Status)
@@ -64,6 +66,7 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 		ClientRTT:       o.ClientRTT,
 		UpstreamRTT:     o.UpstreamRTT,
 		UpstreamRetrans: o.UpstreamRetrans,
+		RPC:             o.RPC,
 	}
 	if s.named {
 		r.ProxyAddr = s.Client

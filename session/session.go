@@ -52,6 +52,9 @@ type Session struct {
 	limited bool // counted by the listener's limits
 	lacked  bool // a backend couldn't be dialled for a lack of our own
 	named   bool // Client is what a PROXY header said
+	call    bool // one of the calls of a connection, which was let in before
+	plain   bool // a connection that carries no calls, of a listener for calls
+	listed  bool // counted among its listener's sessions
 	fell    Fallback
 	crowd   crowd
 
@@ -70,6 +73,13 @@ type Carrier interface {
 	// edit may have given it to another listener since the accept. It is called
 	// under the generation's lock and must not wait.
 	Follow() *Settings
+}
+
+// Router is a Carrier whose session may go elsewhere than to its listener's pool.
+type Router interface {
+	Carrier
+	// Route gives the pool of a session of these settings. It is called as Follow is.
+	Route(*Settings) *pool.Pool
 }
 
 // Begin makes s a session that arrived at now. Registry.Arrived was called for
