@@ -17,6 +17,7 @@ type Listener struct {
 	Total    atomic.Uint64 // sessions accepted
 	Received atomic.Uint64 // payload bytes from clients
 	Sent     atomic.Uint64 // payload bytes to clients
+	Calls    *Calls        // nil: it has never balanced calls
 
 	mu        sync.Mutex
 	ended     map[endKey]uint64
@@ -72,6 +73,10 @@ func (l *Listener) Snapshot() ListenerStats {
 		Total:         l.Total.Load(),
 		BytesReceived: l.Received.Load(),
 		BytesSent:     l.Sent.Load(),
+	}
+	if l.Calls != nil {
+		s.Calls = l.Calls.Snapshot()
+		s.Connections = &s.Calls.Clients
 	}
 	l.mu.Lock()
 	for k, n := range l.ended {
