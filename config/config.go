@@ -109,6 +109,8 @@ const (
 	Offload Datapath = "offload"
 	Splice  Datapath = "splice"
 	Relay   Datapath = "relay"
+	// CallsPath is what calls go by; no file says it.
+	CallsPath Datapath = "grpc"
 )
 
 // ProxyHeader is what is sent to a backend before the client's bytes.

@@ -159,6 +159,9 @@ func (e *Engine) SetMaxSessionFDs(n int) { e.maxFDs.Store(int64(n)) }
 // MaxSessionFDs is the bound in force.
 func (e *Engine) MaxSessionFDs() int { return int(e.maxFDs.Load()) }
 
+// Drain does nothing: a session's connection ends with it.
+func (e *Engine) Drain() {}
+
 // ResetAll resets every session; each gets its line (200, shutdown).
 func (e *Engine) ResetAll() {
 	for _, l := range e.loops {

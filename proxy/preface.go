@@ -27,6 +27,8 @@ type Connection struct {
 	FD int
 	// Server is the local end; zero if the front is a unix socket.
 	Server netip.AddrPort
+	// Peer is the other end, whoever a header says it is; zero over a unix socket.
+	Peer netip.Addr
 	// Path is the front's, if that is a unix socket.
 	Path string
 	// Front is where it came in.
@@ -112,8 +114,11 @@ func (s *pair) handOver() {
 		return
 	}
 	c := &Connection{FD: int(s.cli.fd), Server: s.Server, Path: s.front.addr.Path, Front: s.front, engine: e}
-	if c.Path == "" && !c.Server.IsValid() {
-		c.Server = localAddr(s.cli.fd)
+	if c.Path == "" {
+		c.Peer = remoteAddr(s.cli.fd).Addr()
+		if !c.Server.IsValid() {
+			c.Server = localAddr(s.cli.fd)
+		}
 	}
 	l.deregister(s.cli.fd, s.cli.handle)
 	s.cli.fd, s.cli.handle = -1, -1

@@ -21,6 +21,7 @@ const (
 	// WantsProtocol: what the connection's first bytes are decides. It is a plain
 	// session: Plain, then Choose. It carries calls: Yield.
 	WantsProtocol
+	Everywhere // Legs are to be dialled, all of them
 	// Crowded: a limit is in the way, but not every end that has arrived is known
 	// to have been seen to. The carrier does that, and calls Again.
 	Crowded
@@ -56,6 +57,9 @@ func (s *Session) Choose(c Carrier, now int64) Verdict {
 		s.follow(c)
 		if s.call {
 			s.phase = entering
+			if r, ok := c.(Router); ok && r.Everywhere() {
+				return s.spread(now)
+			}
 			return s.enter(now)
 		}
 		conf := s.Settings.Config

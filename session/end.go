@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/accesslog"
+	"sluice/pool"
 )
 
 // Outcome is how a session ended, as only its carrier can say.
@@ -75,6 +76,12 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 	if r.Server.AddrPort = s.Server; o.ServerPath != "" { // whoever the client says it is
 		r.Server.Unix, r.Server.Path = true, o.ServerPath
 	}
+	for _, l := range s.legs {
+		r.Attempts = append(r.Attempts, l.attempt)
+		if l.took >= 0 {
+			r.Datapath = o.Datapath
+		}
+	}
 	if s.Backend == nil {
 		return
 	}
@@ -86,17 +93,23 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 
 // presentAttempt describes the attempt under way.
 func (s *Session) presentAttempt(t Totals, now int64) accesslog.Attempt {
+	return describe(s.Target(), s.tried, s.took, s.First, t, now)
+}
+
+// describe is an attempt that began at tried; took < 0: it wasn't connected;
+// first 0: no byte of the backend came.
+func describe(to pool.Addr, tried, took, first int64, t Totals, now int64) accesslog.Attempt {
 	a := accesslog.Attempt{
-		Addr:          s.Target().String(),
+		Addr:          to.String(),
 		BytesSent:     t.ToBackend,
 		BytesReceived: t.FromBackend,
-		Session:       nanoseconds(now - s.tried),
+		Session:       nanoseconds(now - tried),
 	}
-	if s.took >= 0 {
-		a.Connected, a.Connect = true, nanoseconds(s.took)
+	if took >= 0 {
+		a.Connected, a.Connect = true, nanoseconds(took)
 	}
-	if s.First != 0 {
-		a.GotByte, a.FirstByte = true, nanoseconds(s.First-s.tried)
+	if first != 0 {
+		a.GotByte, a.FirstByte = true, nanoseconds(first-tried)
 	}
 	return a
 }

@@ -43,6 +43,7 @@ type Session struct {
 	pool     *pool.Pool // of the last pick
 	picks    pool.State
 	failed   []accesslog.Attempt
+	legs     []*Leg // of one that goes to several backends at once
 	begun    int64
 	tried    int64 // start of the present attempt
 	took     int64 // its connect time; -1 until connected
@@ -80,6 +81,9 @@ type Router interface {
 	Carrier
 	// Route gives the pool of a session of these settings. It is called as Follow is.
 	Route(*Settings) *pool.Pool
+	// Everywhere says, of the last Route, that the session goes to all backends of
+	// the pool at once.
+	Everywhere() bool
 }
 
 // Begin makes s a session that arrived at now. Registry.Arrived was called for

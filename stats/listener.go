@@ -17,7 +17,8 @@ type Listener struct {
 	Total    atomic.Uint64 // sessions accepted
 	Received atomic.Uint64 // payload bytes from clients
 	Sent     atomic.Uint64 // payload bytes to clients
-	Calls    *Calls        // nil: it has never balanced calls
+
+	calls atomic.Pointer[Calls] // nil: it has never balanced calls
 
 	mu        sync.Mutex
 	ended     map[endKey]uint64
@@ -31,6 +32,12 @@ type endKey struct {
 
 // NewListener returns counters that are all 0.
 func NewListener(name string) *Listener { return &Listener{Name: name} }
+
+// HasCalls says that the listener balances calls.
+func (l *Listener) HasCalls() { l.calls.CompareAndSwap(nil, &Calls{}) }
+
+// Calls are its counters of calls, nil if it has never balanced any.
+func (l *Listener) Calls() *Calls { return l.calls.Load() }
 
 // Ended counts a session that has ended. datapath is "nat", "splice", "relay",
 // or "-" (also "") if no backend was reached.
@@ -74,8 +81,8 @@ func (l *Listener) Snapshot() ListenerStats {
 		BytesReceived: l.Received.Load(),
 		BytesSent:     l.Sent.Load(),
 	}
-	if l.Calls != nil {
-		s.Calls = l.Calls.Snapshot()
+	if c := l.calls.Load(); c != nil {
+		s.Calls = c.Snapshot()
 		s.Connections = &s.Calls.Clients
 	}
 	l.mu.Lock()
