@@ -61,13 +61,14 @@ func (c *chunk) release() {
 	if c.refs.Add(-1) > 0 {
 		return
 	}
-	h := c.held
+	h, n := c.held, cap(c.b)
 	c.held = nil
-	h.conn.Add(-int64(cap(c.b)))
-	h.mem.all.Add(-int64(cap(c.b)))
+	h.conn.Add(-int64(n))
+	h.mem.all.Add(-int64(n))
 	for i, size := range chunkSizes {
-		if size == cap(c.b) {
+		if size == n {
 			h.mem.chunks[i].Put(c)
+			return // it may be somebody's already
 		}
 	}
 }
