@@ -310,6 +310,7 @@ func (b *backend) ready(w *work) {
 	p.links = append(p.links, b)
 	p.mu.Unlock()
 	p.wake(w)
+	p.dialForWaiting() // it may take fewer than was thought
 }
 
 func (b *backend) pong(*work) {}
