@@ -96,8 +96,10 @@ func (c *call) answerEnds(t tail, status int, w *work) {
 	if status == deadlineExceeded {
 		c.reason = accesslog.Deadline
 	}
+	c.down.l.earn(creditCall)
 	c.finish(t, w)
 	if c.up != nil {
+		c.up.l.earn(creditCall)
 		c.up.cancel(http2.ErrCodeNo, w) // unless the request is complete too
 	}
 }

@@ -213,7 +213,6 @@ func (b *backend) open(c *call, w *work) *stream {
 	}
 	s := l.newStream(0, c)
 	l.open(s, c.fields, c.fieldsEnd, w)
-	l.credits = min(l.credits+creditCall, creditMost)
 	return s
 }
 

@@ -159,7 +159,6 @@ func (c *client) open(id uint32, r request, fields []hpack.HeaderField, end bool
 	dead := l.dead
 	if !dead {
 		l.streams[id] = s
-		l.credits = min(l.credits+creditCall, creditMost)
 	}
 	l.mu.Unlock()
 	k.body.end = end

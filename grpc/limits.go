@@ -43,13 +43,14 @@ const (
 )
 
 // A connection's credit is spent by frames that do nothing for a call and by
-// streams that end before their time; calls and bytes earn some, and time does.
+// streams that end before their time; calls that are answered and bytes earn some,
+// and time does.
 const (
-	creditMost   = 20000
+	creditMost   = 100000
 	creditSecond = 1000
-	creditCall   = 4 // earned by a call that was opened
-	creditBytes  = 512
-	costReset    = 5 // of a stream that a peer resets, or that we have to
+	creditCall   = 5   // earned by a call that was answered
+	creditBytes  = 512 // of DATA that earn one
+	costReset    = 5   // of a stream that a peer resets, or that we have to
 )
 
 const (

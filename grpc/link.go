@@ -291,6 +291,13 @@ func (s *stream) credit(n int64, w *work) {
 	w.add(l)
 }
 
+// earn adds to the connection's credit.
+func (l *link) earn(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.credits = min(l.credits+n, creditMost)
+}
+
 // fail ends the connection at once.
 func (l *link) fail(err error, w *work) {
 	l.mu.Lock()

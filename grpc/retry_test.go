@@ -95,7 +95,7 @@ func TestRetry(t *testing.T) {
 			c := rawClient(t, r.front.Addr().String())
 			c.headers(1, false, ":method", "POST", ":scheme", "http", ":path", tt.path, "content-type", "application/grpc")
 			go func() {
-				c.send(1, make([]byte, tt.body))
+				c.send(1, make([]byte, tt.body), true)
 			}()
 			text, status := c.outcome(1)
 			got := text
@@ -119,13 +119,13 @@ func TestRetry(t *testing.T) {
 }
 
 // send sends n bytes as a message of a request, as its windows allow.
-func (r *raw) send(id uint32, b []byte) {
+func (r *raw) send(id uint32, b []byte, end bool) {
 	b = message(string(b))
 	for len(b) > 0 {
 		part := b[:min(len(b), 16384)]
 		b = b[len(part):]
 		r.take(id, len(part))
-		r.write(func() { r.WriteData(id, len(b) == 0, part) })
+		r.write(func() { r.WriteData(id, end && len(b) == 0, part) })
 	}
 }
 
