@@ -97,7 +97,7 @@ func (c *call) keep(v view) {
 
 // bound gives up what is kept once that is too much.
 func (c *call) bound() {
-	if c.body.kept > maxKept+maxFrame || c.client.eng.mem.kept.Load() > maxKeptTotal {
+	if c.body.kept > maxKept+maxFrame || c.client.eng.mem.kept.Load() > c.client.eng.mem.most/4 {
 		c.forget()
 	}
 }

@@ -19,7 +19,8 @@ type chunk struct {
 type memory struct {
 	chunks [len(chunkSizes)]sync.Pool // free ones, by size
 	reads  sync.Pool                  // free buffers to read into
-	all    atomic.Int64               // bytes in chunks that are in use
+	most   int64                      // bytes in chunks that may be in use, see maxHeld
+	all    atomic.Int64               // that are
 	kept   atomic.Int64               // of those, of requests that may be sent again
 }
 
@@ -32,8 +33,8 @@ type held struct {
 
 // over says whether no more may be held.
 func (h *held) over() bool {
-	all := h.mem.all.Load()
-	return all > heldEnd || all > heldMost && h.conn.Load() > heldShare
+	all, most := h.mem.all.Load(), h.mem.most
+	return all > 2*most || all > most && h.conn.Load() > most/32
 }
 
 // chunkSizes are those that there are, rising.

@@ -63,6 +63,9 @@ type Options struct {
 	Log         zerolog.Logger
 	Sessions    *session.Registry // where the calls belong
 	Descriptors Descriptors
+	// MaxHeld is about how many bytes may wait here for peers that don't take them,
+	// over all calls. 0: 256 MiB.
+	MaxHeld int64
 }
 
 // Engine owns all connections that carry calls. All methods may be called from
@@ -94,6 +97,9 @@ func New(o Options) *Engine {
 	e := &Engine{
 		log: o.Log, clock: o.Sessions.Clock(), descriptors: o.Descriptors, routes: newRoutes(),
 		clients: map[*client]struct{}{}, backends: map[*backend]struct{}{}, groups: map[*stats.Listener]*group{},
+	}
+	if e.mem.most = o.MaxHeld; e.mem.most <= 0 {
+		e.mem.most = maxHeld
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e

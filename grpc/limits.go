@@ -27,14 +27,12 @@ const (
 	maxContinuations = 256
 	// maxKept is how much of a request is kept to be sent again.
 	maxKept = 1 << 20
-	// maxKeptTotal bounds that over all calls: beyond it a call keeps nothing.
-	maxKeptTotal = 64 << 20
-	// Where bytes that wait here take more than heldMost, a call of a connection
-	// with more than heldShare of them ends with the next byte; beyond heldEnd any
-	// call does.
-	heldMost  = 256 << 20
-	heldShare = 8 << 20
-	heldEnd   = 512 << 20
+	// maxHeld is what bytes that wait here may take together (Options.MaxHeld).
+	// Beyond it a call of a connection with more than a 32nd of it ends with the
+	// next byte, and beyond twice as much any call does; a quarter of it may be
+	// requests that are kept to be sent again; and from a quarter on no stream's
+	// window grows.
+	maxHeld = 256 << 20
 	// maxBroadcast bounds the request and the answer of a broadcast call, which
 	// are both held whole.
 	maxBroadcast = 64 << 20

@@ -281,7 +281,7 @@ func (s *stream) credit(n int64, w *work) {
 		return
 	}
 	grown := min(s.target*2, maxWindow)
-	if l.eng.mem.all.Load() > heldMost/4 {
+	if l.eng.mem.all.Load() > l.eng.mem.most/4 {
 		grown = s.target
 	}
 	n = s.owed + grown - s.target

@@ -120,7 +120,11 @@ func TestRetry(t *testing.T) {
 
 // send sends n bytes as a message of a request, as its windows allow.
 func (r *raw) send(id uint32, b []byte, end bool) {
-	b = message(string(b))
+	r.sendAll(id, message(string(b)), end)
+}
+
+// sendAll sends b as it is.
+func (r *raw) sendAll(id uint32, b []byte, end bool) {
 	for len(b) > 0 {
 		part := b[:min(len(b), 16384)]
 		b = b[len(part):]

@@ -71,6 +71,12 @@ func defaults() *config.Listener {
 
 func newRig(t testing.TB, b backends, change func(*config.Listener)) *rig {
 	t.Helper()
+	return newRigHolding(t, b, change, 0)
+}
+
+// newRigHolding has so many bytes wait for peers at most.
+func newRigHolding(t testing.TB, b backends, change func(*config.Listener), most int64) *rig {
+	t.Helper()
 	r := &rig{t: t, pools: map[string]*pool.Pool{}}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
 	r.sessions = session.NewRegistry(session.Options{Record: func(s *accesslog.Record, logged bool) {
@@ -90,7 +96,7 @@ func newRig(t testing.TB, b backends, change func(*config.Listener)) *rig {
 		t.Fatal(err)
 	}
 	r.engine = e
-	r.calls = grpc.New(grpc.Options{Log: log, Sessions: r.sessions, Descriptors: e})
+	r.calls = grpc.New(grpc.Options{Log: log, Sessions: r.sessions, Descriptors: e, MaxHeld: most})
 	t.Cleanup(func() {
 		r.calls.Close()
 		e.Close()
