@@ -260,7 +260,7 @@ func (in *inbound) data(h http2.FrameHeader) error {
 		n -= pad
 	}
 	end := h.Flags.Has(http2.FlagDataEndStream)
-	s, err := in.accepts(h, n, end)
+	s, err := in.accepts(h, n)
 	if err == nil && s != nil {
 		err = in.payload(s, n, end)
 	} else if e := in.skip(n); e != nil {
@@ -286,7 +286,7 @@ func (in *inbound) data(h http2.FrameHeader) error {
 
 // accepts finds the stream of a DATA frame with n bytes of payload. None without
 // an error: the stream is over, and what was under way when it ended is nobody's.
-func (in *inbound) accepts(h http2.FrameHeader, n int, end bool) (*stream, error) {
+func (in *inbound) accepts(h http2.FrameHeader, n int) (*stream, error) {
 	l := in.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -306,9 +306,6 @@ func (in *inbound) accepts(h http2.FrameHeader, n int, end bool) (*stream, error
 	s.recvWin -= int64(h.Length)
 	s.owed += int64(h.Length) - int64(n) // padding
 	l.credits = min(l.credits+int64(n)/creditBytes, creditMost)
-	if end {
-		l.shut(s, true, false, &in.w)
-	}
 	return s, nil
 }
 
@@ -325,20 +322,26 @@ func (l *link) isIdle(id uint32) bool {
 
 // payload reads n bytes of a stream and hands them on.
 func (in *inbound) payload(s *stream, n int, end bool) error {
-	s.got.add(n)
+	var v view
+	var small []byte
 	if n <= len(in.rest) && n <= chunkSizes[0] {
-		b := in.rest[:n]
-		in.rest = in.rest[n:]
-		in.l.side.data(s, view{}, b, end, &in.w)
-		return nil
+		small, in.rest = in.rest[:n], in.rest[n:]
+	} else {
+		c := newChunk(n, &s.call.client.held)
+		c.b = c.b[:n]
+		if _, err := io.ReadFull(in, c.b); err != nil {
+			c.release()
+			return err
+		}
+		v = view{c, c.b}
 	}
-	c := newChunk(n, &s.call.client.held)
-	c.b = c.b[:n]
-	if _, err := io.ReadFull(in, c.b); err != nil {
-		c.release()
-		return err
+	s.got.add(n)
+	if end { // only now: whoever has a half-read frame is told of a connection that breaks
+		in.l.mu.Lock()
+		in.l.shut(s, true, false, &in.w)
+		in.l.mu.Unlock()
 	}
-	in.l.side.data(s, view{c, c.b}, nil, end, &in.w)
+	in.l.side.data(s, v, small, end, &in.w)
 	return nil
 }
 
