@@ -179,9 +179,13 @@ func (r *rig) client(o ...rpc.DialOption) *rpc.ClientConn {
 	return dialClient(r.t, r.front.Addr().String(), o...)
 }
 
+func dialOptions() []rpc.DialOption {
+	return []rpc.DialOption{rpc.WithTransportCredentials(insecure.NewCredentials()), rpc.WithDisableServiceConfig()}
+}
+
 func dialClient(t testing.TB, addr string, o ...rpc.DialOption) *rpc.ClientConn {
 	t.Helper()
-	o = append([]rpc.DialOption{rpc.WithTransportCredentials(insecure.NewCredentials()), rpc.WithDisableServiceConfig()}, o...)
+	o = append(dialOptions(), o...)
 	c, err := rpc.NewClient("passthrough:///"+addr, o...)
 	if err != nil {
 		t.Fatal(err)
