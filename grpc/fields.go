@@ -82,10 +82,7 @@ var (
 
 // checkField refuses what makes a message malformed (RFC 9113, 8.2).
 func checkField(f hpack.HeaderField) error {
-	name := f.Name
-	if strings.HasPrefix(name, ":") {
-		name = name[1:]
-	}
+	name := strings.TrimPrefix(f.Name, ":")
 	if name == "" || !httpguts.ValidHeaderFieldName(name) || strings.ToLower(name) != name || !httpguts.ValidHeaderFieldValue(f.Value) {
 		return errField
 	}

@@ -145,11 +145,6 @@ func (s *socket) finish() {
 	s.control(func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_WR) }) // it may be gone already
 }
 
-// abort has close send a RST.
-func (s *socket) abort() {
-	s.control(func(fd int) { _ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) })
-}
-
 func (s *socket) control(f func(fd int)) {
 	_ = s.raw.Control(func(fd uintptr) { f(int(fd)) }) // fails on a closed one only
 }
