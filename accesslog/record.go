@@ -32,6 +32,8 @@ const (
 	Removed       EndReason = "removed"
 	Shutdown      EndReason = "shutdown"
 	Internal      EndReason = "internal"
+	Cancelled     EndReason = "cancelled" // of a call: its client has given it up
+	Deadline      EndReason = "deadline"  // of a call: its time was over
 )
 
 // Peer is an address a session touches: an IP socket or a unix one.
@@ -66,7 +68,7 @@ type Record struct {
 	End             time.Time // when its last byte or packet came; zero: when its line is written
 	Status          int
 	Reason          EndReason
-	Datapath        string // "nat", "splice", "relay"; "" (printed "-") if no backend was reached
+	Datapath        string // "nat", "splice", "relay", "grpc"; "" (printed "-") if no backend was reached
 	BytesReceived   uint64 // from the client
 	BytesSent       uint64 // to the client
 	BytesSpliced    uint64 // of both directions, moved by the kernel

@@ -83,7 +83,12 @@ func nginxVariables() map[string]variable {
 			ms := l.clock.now.UnixMilli()
 			return appendFraction(strconv.AppendInt(dst, ms/1000, 10), ms%1000, 100)
 		}),
-		"protocol": plain(func(dst []byte, _ *line) []byte { return append(dst, "TCP"...) }),
+		"protocol": plain(func(dst []byte, l *line) []byte {
+			if l.s.RPC != nil {
+				return append(dst, "GRPC"...)
+			}
+			return append(dst, "TCP"...)
+		}),
 		"status": number(func(dst []byte, l *line) []byte {
 			for n := 100; n > max(l.s.Status, 1); n /= 10 {
 				dst = append(dst, '0')

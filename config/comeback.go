@@ -15,7 +15,9 @@ import (
 func (d *decoder) comeBack(c *Config, f *fronts) {
 	users := map[string][]*Listener{}
 	for _, l := range c.Listeners {
-		users[l.Pool] = append(users[l.Pool], l)
+		for _, name := range l.pools() {
+			users[name] = append(users[name], l)
+		}
 	}
 	for _, p := range c.Pools {
 		var in *arrivals // made for the first backend that needs it
@@ -43,9 +45,15 @@ func (d *decoder) comeBack(c *Config, f *fronts) {
 	}
 }
 
-// needPorts refuses unix sockets in front of a pool with b, which has no port.
+// needPorts refuses unix sockets in front of a pool with b, which has no port,
+// and calls, which come to no port of their own.
 func (d *decoder) needPorts(p *Pool, b *Backend, users []*Listener) {
 	for _, l := range users {
+		if l.GRPC != nil {
+			d.fail(b.Pos, "backend %s has no port, and listener %s is of protocol grpc, which takes none from its clients, must be with a port",
+				quote(b.Address.String()), quote(l.Name))
+			continue
+		}
 		for i, a := range l.Listen {
 			if a.Path != "" {
 				d.fail(l.ListenPos[i], "listen address %s: a client of a unix socket comes to no port, and backend %s of pool %s at %s has none, "+

@@ -109,6 +109,8 @@ const (
 	Offload Datapath = "offload"
 	Splice  Datapath = "splice"
 	Relay   Datapath = "relay"
+	// CallsPath is what calls go by; no file says it.
+	CallsPath Datapath = "grpc"
 )
 
 // ProxyHeader is what is sent to a backend before the client's bytes.
@@ -170,5 +172,14 @@ type Listener struct {
 	DownloadRate    int64         // backend to client
 	Backlog         int
 	AccessLog       LogMode
+	GRPC            *GRPC // nil: protocol tcp
 	Pos             Position
+}
+
+// Protocol is the word for what the listener balances.
+func (l *Listener) Protocol() string {
+	if l.GRPC != nil {
+		return "grpc"
+	}
+	return "tcp"
 }

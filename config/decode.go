@@ -40,8 +40,8 @@ type field struct {
 // are refused as such, so that nobody takes them for mistyped.
 func notYet() []string {
 	return []string{
-		"bind", "broadcast", "check", "checks", "connections", "health_check", "idempotent", "max_message", "methods",
-		"nat", "proxy_bind", "proxy_ssl", "quic", "retry", "routes", "sni", "source", "source_address", "srv", "ssl", "ssl_preread", "tls", "transparent", "udp",
+		"bind", "check", "checks", "health_check",
+		"nat", "proxy_bind", "proxy_ssl", "quic", "sni", "source", "source_address", "srv", "ssl", "ssl_preread", "tls", "transparent", "udp",
 	}
 }
 

@@ -67,8 +67,11 @@ func (l *Listener) dump(w *strings.Builder) {
 	for _, front := range l.Fronts() {
 		fmt.Fprintf(w, "      - %s\n", scalar(front))
 	}
-	fmt.Fprintf(w, "    protocol: tcp\n    pool: %s\n    datapath: %s\n    connect_timeout: %s\n    idle_timeout: %s\n",
-		scalar(l.Pool), l.Datapath, short(l.ConnectTimeout), short(l.IdleTimeout))
+	fmt.Fprintf(w, "    protocol: %s\n    pool: %s\n", l.Protocol(), scalar(l.Pool))
+	if l.GRPC == nil {
+		fmt.Fprintf(w, "    datapath: %s\n", l.Datapath)
+	}
+	fmt.Fprintf(w, "    connect_timeout: %s\n    idle_timeout: %s\n", short(l.ConnectTimeout), short(l.IdleTimeout))
 	fmt.Fprintf(w, "    next_upstream:\n      tries: %d\n      timeout: %s\n", l.Tries, short(l.TryTimeout))
 	fmt.Fprintf(w, "    proxy_protocol:\n      accept: %t\n      send: %s\n", l.ProxyAccept, l.ProxySend)
 	fmt.Fprintf(w, "    allow: %s\n    deny: %s\n", ruleList(l.Allow), ruleList(l.Deny))
@@ -78,9 +81,12 @@ func (l *Listener) dump(w *strings.Builder) {
 	if l.OnDatapathClose {
 		onDatapath = "close"
 	}
-	fmt.Fprintf(w, "    half_close: %t\n    on_datapath: %s\n    max_age: %s\n    upload_rate: %s\n    download_rate: %s\n",
-		l.HalfClose, onDatapath, short(l.MaxAge), rate(l.UploadRate), rate(l.DownloadRate))
+	fmt.Fprintf(w, "    on_datapath: %s\n    max_age: %s\n", onDatapath, short(l.MaxAge))
+	if l.GRPC == nil {
+		fmt.Fprintf(w, "    half_close: %t\n    upload_rate: %s\n    download_rate: %s\n", l.HalfClose, rate(l.UploadRate), rate(l.DownloadRate))
+	}
 	fmt.Fprintf(w, "    backlog: %d\n    access_log: %s\n", l.Backlog, l.AccessLog)
+	l.GRPC.dump(w)
 }
 
 func ruleList(all []Rule) string {
@@ -177,7 +183,7 @@ func (c *Config) bare() *Config {
 	b.Listeners = nil
 	for _, l := range c.Listeners {
 		listener := *l
-		listener.Pos, listener.ListenPos = Position{}, nil
+		listener.Pos, listener.ListenPos, listener.GRPC = Position{}, nil, l.GRPC.bare()
 		b.Listeners = append(b.Listeners, &listener)
 	}
 	return &b

@@ -118,6 +118,7 @@ func (d *decoder) root(n *node) *Config {
 				} else if at := n.get("pool"); at != nil && l.Pool != "" {
 					refs = append(refs, poolRef{l.Pool, at.value.pos})
 				}
+				refs = append(refs, l.GRPC.refs()...)
 			})
 		}},
 	})

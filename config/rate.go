@@ -19,8 +19,11 @@ type unit struct {
 func units() []unit { return []unit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} }
 
 // rate reads bytes a second: a whole number, or one with a unit.
-func (d *decoder) rate(p pair, into *int64) {
-	const must = "bytes a second, a whole number or one with KiB, MiB or GiB such as 10MiB, 0 for no limit"
+func (d *decoder) rate(p pair, into *int64) { d.bytes(p, "bytes a second", into) }
+
+// bytes reads a number of bytes, which of names: a whole number, or one with a unit.
+func (d *decoder) bytes(p pair, of string, into *int64) {
+	must := of + ", a whole number or one with KiB, MiB or GiB such as 10MiB, 0 for no limit"
 	s, ok := d.text(p.value, p.key, must)
 	if !ok {
 		return

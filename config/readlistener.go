@@ -47,6 +47,9 @@ func (d *decoder) listener(n *node) (*Listener, *Pool) {
 		return l, nil
 	}
 	var own *Pool
+	if d.speaksGRPC(n) {
+		l.GRPC = newGRPC()
+	}
 	d.fields(n, what, append([]field{
 		{"name", func(pair) {}},
 		{"listen", func(p pair) { d.listen(p, l) }},
@@ -55,9 +58,12 @@ func (d *decoder) listener(n *node) (*Listener, *Pool) {
 			own = newPool(l.Name, p.keyPos)
 			d.backends(p, own)
 		}},
-	}, d.listenerOptions(l)...))
+	}, append(d.listenerOptions(l), d.grpcOptions(l, what)...)...))
 	if n.kind == mapKind {
 		d.listenerNeeds(n, what)
+	}
+	if l.GRPC != nil {
+		d.notForGRPC(n, what)
 	}
 	if n.has("pool") {
 		own = nil
@@ -136,15 +142,15 @@ func (d *decoder) listenerNeeds(n *node, what string) {
 	}
 }
 
-// protocol accepts the only one there is.
+// protocol accepts those there are.
 func (d *decoder) protocol(p pair) {
-	s, ok := d.text(p.value, "protocol", "tcp")
+	s, ok := d.text(p.value, "protocol", "tcp or grpc")
 	switch {
-	case !ok || s == "tcp":
-	case strings.Contains(" grpc udp tls sni http http2 quic ", " "+s+" "):
-		d.fail(p.value.pos, "protocol %q is not supported yet, must be tcp", s)
+	case !ok || s == "tcp" || s == "grpc":
+	case strings.Contains(" udp tls sni http http2 quic ", " "+s+" "):
+		d.fail(p.value.pos, "protocol %q is not supported yet, must be tcp or grpc", s)
 	default:
-		d.fail(p.value.pos, "protocol is %s, must be tcp", quote(s))
+		d.fail(p.value.pos, "protocol is %s, must be tcp or grpc", quote(s))
 	}
 }
 

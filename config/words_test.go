@@ -87,3 +87,52 @@ func TestOnRemove(t *testing.T) {
 		}
 	}
 }
+
+// Each method is in one set at most.
+func TestMethodSets(t *testing.T) {
+	in := map[string]string{}
+	for _, name := range MethodSets() {
+		methods := MethodSet(name)
+		if len(methods) < 14 {
+			t.Errorf("%s has %d methods", name, len(methods))
+		}
+		for _, m := range methods {
+			if before, twice := in[m]; twice {
+				t.Errorf("%s is in %s and in %s", m, before, name)
+			}
+			in[m] = name
+		}
+	}
+	for m, want := range map[string]string{
+		"/milvus.grpc.MilvusService/Search": "milvus1-reads", "/milvus.grpc.MilvusService/Insert": "milvus1-writes",
+		"/milvus.proto.milvus.MilvusService/Query": "milvus2-reads", "/milvus.proto.milvus.MilvusService/Upsert": "milvus2-writes",
+		"/milvus.grpc.MilvusService/PreloadCollection": "", "/milvus.proto.milvus.MilvusService/DumpMessages": "",
+	} {
+		if in[m] != want {
+			t.Errorf("%s is in %q, want %q", m, in[m], want)
+		}
+		if ReadMethods()[m] != (want == "milvus1-reads" || want == "milvus2-reads") {
+			t.Errorf("%s: a read %t", m, ReadMethods()[m])
+		}
+	}
+	if MethodSet("milvus") != nil {
+		t.Error("a set of another name")
+	}
+}
+
+func TestGRPC(t *testing.T) {
+	c, err := ReadFile("testdata/good/grpc.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := c.Listeners[0].GRPC
+	if g == nil || g.MaxMessage != 512<<20 || g.Connections != 4 || !g.RetryOff || len(g.Routes) != 4 {
+		t.Fatalf("%+v", g)
+	}
+	if r := g.Routes[2]; !r.Broadcast || r.Idempotent || r.Pool != "readers" {
+		t.Errorf("%+v", r)
+	}
+	if g := c.Listeners[1].GRPC; g == nil || g.Connections != 1 || g.RetryOff || g.MaxMessage != 0 || c.Listeners[1].Protocol() != "grpc" {
+		t.Errorf("%+v", g)
+	}
+}

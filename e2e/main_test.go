@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, becomeFiltered())
 		os.Exit(1)
 	}
+	if addr := os.Getenv(rpcVar); addr != "" {
+		fmt.Fprintln(os.Stderr, becomeRPCServer(addr))
+		os.Exit(1)
+	}
 	if os.Getenv(binaryVar) != "" {
 		nstest.Main(m)
 		return

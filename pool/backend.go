@@ -143,3 +143,11 @@ func (b *Backend) climb() int64 {
 	}
 	return ew
 }
+
+// Gone says that no session is to come to the backend as things are: it has been
+// removed, is draining or down.
+func (b *Backend) Gone() bool {
+	b.pool.mu.Lock()
+	defer b.pool.mu.Unlock()
+	return b.removed || !b.up
+}

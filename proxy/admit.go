@@ -32,6 +32,8 @@ func (s *pair) obey(v session.Verdict) {
 		s.attempt()
 	case session.WantsHeader:
 		s.awaitHeader()
+	case session.WantsProtocol:
+		s.awaitPreface()
 	case session.Crowded:
 		s.awaitEnds(false)
 	default:

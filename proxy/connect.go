@@ -108,7 +108,7 @@ func (s *pair) another(errno unix.Errno) session.Verdict {
 	e := s.loop.e
 	c := s.Settings.Config
 	e.log.Debug().Str("listener", c.Name).Str("backend", s.Target().String()).Str("error", errno.Error()).Msg("connect failed")
-	whose := faultOf(errno)
+	whose := session.FaultOf(errno)
 	if whose != session.BackendFault {
 		e.tellLack(s.loop.now, c.Name, s.Target().String(), errno)
 	}

@@ -36,6 +36,9 @@ type Options struct {
 	Splice   Splice // nil: no session is spliced; closed by its owner, after the engine
 	// Offload is as SetOffload has it. Nil: no session is forwarded.
 	Offload *Offload
+	// Calls takes the connections that speak HTTP/2, of listeners for calls. It is
+	// called on an event loop and must not wait. Nil: they are plain sessions.
+	Calls func(*Connection)
 	// MaxSessionFDs bounds the descriptors of sessions together; accepting
 	// stops there until one is free. 0: no bound but the kernel's.
 	MaxSessionFDs int
@@ -57,6 +60,7 @@ type Engine struct {
 	loops    []*loop
 	sessions *session.Registry
 	clock    mono.Clock // the sessions' one
+	calls    func(*Connection)
 
 	handshakes handshakes.Observer // of all fronts that go
 
@@ -84,7 +88,7 @@ func New(o Options) (*Engine, error) {
 	if o.Sessions == nil {
 		o.Sessions = session.NewRegistry(session.Options{})
 	}
-	e := &Engine{log: o.Log, sessions: o.Sessions, splice: o.Splice, clock: o.Sessions.Clock()}
+	e := &Engine{log: o.Log, sessions: o.Sessions, splice: o.Splice, clock: o.Sessions.Clock(), calls: o.Calls}
 	e.SetMaxSessionFDs(o.MaxSessionFDs)
 	if e.mapBatch = int32(min(o.MapBatch, math.MaxInt32/batchOne)); e.mapBatch <= 0 {
 		e.mapBatch = mapBatch
@@ -154,6 +158,9 @@ func (e *Engine) SetMaxSessionFDs(n int) { e.maxFDs.Store(int64(n)) }
 
 // MaxSessionFDs is the bound in force.
 func (e *Engine) MaxSessionFDs() int { return int(e.maxFDs.Load()) }
+
+// Drain does nothing: a session's connection ends with it.
+func (e *Engine) Drain() {}
 
 // ResetAll resets every session; each gets its line (200, shutdown).
 func (e *Engine) ResetAll() {

@@ -11,18 +11,6 @@ import (
 	"sluice/session"
 )
 
-// faultOf sorts what socket(2), connect(2) and epoll_ctl(2) say.
-func faultOf(e unix.Errno) session.Fault {
-	switch e {
-	case unix.EADDRNOTAVAIL, // every local port toward it is taken
-		unix.EAFNOSUPPORT: // this kernel has no IPv6
-		return session.LackToward
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC: // ENOSPC: max_user_watches
-		return session.Lack
-	}
-	return session.BackendFault
-}
-
 // tellLack writes why a backend couldn't be dialled for a lack of ours, and
 // what helps.
 func (e *Engine) tellLack(now int64, listener, backend string, errno unix.Errno) {
@@ -30,17 +18,8 @@ func (e *Engine) tellLack(now int64, listener, backend string, errno unix.Errno)
 	if !ok {
 		return
 	}
-	hint := "raise LimitNOFILE, or free memory"
-	switch errno {
-	case unix.EADDRNOTAVAIL:
-		hint = "every local port toward it is in use: widen net.ipv4.ip_local_port_range, or add backend addresses"
-	case unix.EAFNOSUPPORT:
-		hint = "this host has no IPv6: remove the backend, or boot without ipv6.disable=1"
-	case unix.ENOSPC:
-		hint = "raise fs.epoll.max_user_watches"
-	}
 	e.log.Warn().Str("listener", listener).Str("backend", backend).Str("error", errno.Error()).Uint64("count", missed+1).
-		Msg("a backend can't be dialled for a lack of this host's: " + hint)
+		Msg("a backend can't be dialled for a lack of this host's: " + session.LackHint(errno))
 }
 
 // seldom lets something be said once a second at most, by whichever loop is first.

@@ -26,7 +26,7 @@ func TestFaultOf(t *testing.T) {
 		session.Lack:         {unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC},
 	} {
 		for _, e := range errnos {
-			if got := faultOf(e); got != want {
+			if got := session.FaultOf(e); got != want {
 				t.Errorf("%v is %d, want %d", e, got, want)
 			}
 		}

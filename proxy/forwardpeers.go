@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/accesslog"
+	"sluice/internal/sockopt"
 )
 
 // probeAfter is how long a flow may be without a packet before its ends are asked
@@ -73,7 +74,7 @@ func (m *forwarder) vanished(side int, now, idle int64) bool {
 	if w.probes[side] > 0 && now < w.next[side] {
 		return false
 	}
-	if w.probes[side] >= keepaliveProbes {
+	if w.probes[side] >= sockopt.Probes {
 		return true
 	}
 	w.probes[side]++

@@ -211,6 +211,14 @@ func (f *Front) Succeed(heirs []*Front) {
 // serves is the front whose settings are those of a connection that was
 // accepted on f.
 func (f *Front) serves(fd int32) *Front {
+	if f.heirs.Load() == nil {
+		return f
+	}
+	return f.servesAddr(localAddr(fd))
+}
+
+// servesAddr is serves by the connection's local end.
+func (f *Front) servesAddr(local netip.AddrPort) *Front {
 	for {
 		heirs := f.heirs.Load()
 		if heirs == nil {
@@ -218,7 +226,7 @@ func (f *Front) serves(fd int32) *Front {
 		}
 		next := f
 		for _, h := range *heirs {
-			if h.takes(localAddr(fd)) {
+			if h.takes(local) {
 				next = h
 			}
 		}

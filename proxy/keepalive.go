@@ -6,31 +6,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/internal/sockopt"
 )
 
-// keepaliveProbes is how many probes in vain end a connection.
-const keepaliveProbes = 3
+// setKeepalive is sockopt's Keepalive.
+func setKeepalive(fd int32, d time.Duration) { sockopt.Keepalive(int(fd), d) }
 
-// setKeepalive turns TCP keepalive on, with the first probe after d without a
-// segment of the peer's and then one each tenth of it, 1 s at least; 0 turns it
-// off. The kernel takes whole seconds: both are rounded up.
-func setKeepalive(fd int32, d time.Duration) {
-	if d <= 0 {
-		rawSetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
-		return
-	}
-	secs := func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
-	rawSetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, secs(d))
-	rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, secs(d/10))
-	rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepaliveProbes)
-}
-
-// setUserTimeout bounds how long the socket's bytes may go without an
-// acknowledgement; 0: as long as the kernel tries.
-func setUserTimeout(fd int32, d time.Duration) {
-	rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int((d+time.Millisecond-1)/time.Millisecond))
-}
+// setUserTimeout is sockopt's UserTimeout.
+func setUserTimeout(fd int32, d time.Duration) { sockopt.UserTimeout(int(fd), d) }
 
 // gaveUp says whether an established connection failed because its peer is not
 // heard of any more: what the kernel says then is the last ICMP error, if it had

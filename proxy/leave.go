@@ -83,6 +83,13 @@ func (f *Front) Leaving() bool {
 	return f.leaving != 0 && !f.gone
 }
 
+// serving says whether f is to be there for long.
+func (f *Front) serving() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leaving == 0 && !f.gone
+}
+
 // Hold keeps a front that is being closed from getting further than Serve can
 // undo. False: it can't be had back. Either Serve or Release follows.
 func (f *Front) Hold() bool {

@@ -17,6 +17,7 @@ type state uint8
 const (
 	stateAccepted state = iota // just now
 	stateHeader                // waits for the client's PROXY header
+	statePreface               // waits for the client's first bytes
 	stateConnect               // an attempt is under way
 	stateRelay                 // bytes move, by us
 	stateMoved                 // bytes move, by the session's mover
@@ -115,6 +116,8 @@ func (e *end) ready(l *loop, events uint32) {
 	switch s.state {
 	case stateHeader:
 		s.readHeader(events)
+	case statePreface:
+		s.readPreface(events)
 	case stateConnect:
 		if e == &s.up {
 			s.connectReady(events)
@@ -165,6 +168,8 @@ func (s *pair) expired() {
 	switch s.state {
 	case stateHeader:
 		s.finish(200, accesslog.HeaderTimeout)
+	case statePreface:
+		s.isPlain()
 	case stateConnect:
 		s.attemptFailed(unix.ETIMEDOUT)
 	case stateRelay:

@@ -5,13 +5,15 @@ package service
 import (
 	"errors"
 
+	"sluice/grpc"
 	"sluice/pool"
 	"sluice/proxy"
 	"sluice/session"
 	"sluice/stats"
 )
 
-// carrier carries sessions: proxy's event loops do. Where the service has to do
+// carrier carries sessions: proxy's event loops do,
+// and grpc's connections. Where the service has to do
 // with all sessions it asks every carrier, and knows none by name.
 type carrier interface {
 	// Flush brings what moved since the last time into the counters.
@@ -24,13 +26,18 @@ type carrier interface {
 	// CutForbidden resets the sessions that these settings, by their listener's
 	// name, would not let in, or not on their datapath (200, removed).
 	CutForbidden(now map[string]*session.Settings)
+	// Drain has those go whose sessions may end and who would stay all the same.
+	Drain()
 	// ResetAll resets every session (200, shutdown).
 	ResetAll()
 	// Close ends the carrier; what sessions are left are reset.
 	Close() error
 }
 
-var _ carrier = (*proxy.Engine)(nil)
+var (
+	_ carrier = (*proxy.Engine)(nil)
+	_ carrier = (*grpc.Engine)(nil)
+)
 
 // carriers are all that there are.
 type carriers []carrier
@@ -64,6 +71,12 @@ func (c carriers) CutForbidden(now map[string]*session.Settings) {
 	}
 	for _, one := range c {
 		one.CutForbidden(now)
+	}
+}
+
+func (c carriers) Drain() {
+	for _, one := range c {
+		one.Drain()
 	}
 }
 

@@ -24,6 +24,8 @@ func (f *fakeCarrier) Cut([]*pool.Backend) { f.asked = append(f.asked, "cut") }
 func (f *fakeCarrier) CutForbidden(map[string]*session.Settings) {
 	f.asked = append(f.asked, "forbidden")
 }
+func (f *fakeCarrier) Drain() {}
+
 func (f *fakeCarrier) ResetAll()    { f.asked = append(f.asked, "reset") }
 func (f *fakeCarrier) Close() error { f.asked = append(f.asked, "close"); return f.fails }
 

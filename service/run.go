@@ -14,6 +14,7 @@ import (
 
 	"sluice/accesslog"
 	"sluice/config"
+	"sluice/grpc"
 	"sluice/internal/caps"
 	"sluice/internal/sysfd"
 	"sluice/internal/watch"
@@ -117,11 +118,12 @@ func (s *Service) start(ctx context.Context) error {
 	}
 	s.sessions = session.NewRegistry(so)
 	s.sockets = loops
-	o := proxy.Options{Loops: loops, Log: s.log, Sessions: s.sessions, Splice: s.splice}
+	o := proxy.Options{Loops: loops, Log: s.log, Sessions: s.sessions, Splice: s.splice, Calls: s.takeCalls}
 	if s.engine, err = proxy.New(o); err != nil {
 		return fmt.Errorf("event loops: %w", err)
 	}
-	s.carriers = carriers{s.engine}
+	s.calls = grpc.New(grpc.Options{Log: s.log, Sessions: s.sessions, Descriptors: s.engine})
+	s.carriers = carriers{s.engine, s.calls}
 	s.fds = int(min(limit, maxFDs)) - keptBack - openFDs()
 	s.names.settle(ctx, resolveStart)
 	s.warnNames(c)

@@ -17,6 +17,7 @@ import (
 
 	"sluice/accesslog"
 	"sluice/config"
+	"sluice/grpc"
 	"sluice/internal/rawtcp"
 	"sluice/internal/sdnotify"
 	"sluice/internal/srcports"
@@ -63,7 +64,8 @@ type Service struct {
 	watch       *watch.Watcher
 	sessions    *session.Registry
 	engine      *proxy.Engine // binds the fronts
-	carriers    carriers      // the engine is one
+	calls       *grpc.Engine  // carries what comes of listeners of protocol grpc
+	carriers    carriers      // these two
 	fds         int           // descriptors for sessions and listening sockets
 	sockets     int           // listening sockets of an address
 	dispatch    *loader.Dispatch

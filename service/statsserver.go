@@ -68,12 +68,12 @@ func (s *Service) look() {
 	for _, l := range s.cfg.Listeners {
 		e := s.listeners[l.Name]
 		v.listeners = append(v.listeners, viewedListener{e.counters, stats.ListenerStats{
-			Listen: l.Fronts(), Pool: l.Pool, Protocol: "tcp", Datapath: string(e.datapath), Reason: e.reason,
+			Listen: l.Fronts(), Pool: l.Pool, Protocol: l.Protocol(), Datapath: string(e.datapath), Reason: e.reason,
 		}, false})
 	}
 	for _, e := range s.left {
 		v.listeners = append(v.listeners, viewedListener{e.counters, stats.ListenerStats{
-			Listen: []string{}, Pool: e.cfg.Pool, Protocol: "tcp", Datapath: string(e.datapath), Reason: e.reason,
+			Listen: []string{}, Pool: e.cfg.Pool, Protocol: e.cfg.Protocol(), Datapath: string(e.datapath), Reason: e.reason,
 		}, true})
 	}
 	for _, p := range s.cfg.Pools {

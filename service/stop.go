@@ -23,6 +23,7 @@ func (s *Service) drain(ctx context.Context, signals *Signals) {
 	s.log.Info().Int("sessions", s.sessions.Live()).Stringer("drain_timeout", s.cfg.DrainTimeout).Msg("stopping: waiting for the sessions to end")
 	s.closeWatch()
 	served := s.closeFronts()
+	s.carriers.Drain()
 	limit := time.NewTimer(s.cfg.DrainTimeout)
 	defer limit.Stop()
 	var idle <-chan struct{} // once nobody waits in a queue

@@ -202,14 +202,20 @@ func (s *Service) applyListeners(c *config.Config, to *layout) {
 		}
 		e.cfg = l
 		e.datapath, e.reason = s.bestFor(l, byName[l.Pool])
+		plain := e.datapath // of a listener for calls: what its other sessions get
+		calls := s.callsOf(c, l)
+		if calls != nil {
+			e.datapath, e.reason = config.CallsPath, ""
+			e.counters.HasCalls()
+		}
 		next[l.Name] = e
 		p := s.pools[l.Pool]
 		for _, f := range to.of[l] {
-			s.setDispatch(f, dispatchable(l, byName[l.Pool]), p)
+			s.setDispatch(f, calls == nil && dispatchable(l, byName[l.Pool]), p)
 			e.settings = &session.Settings{
 				Config: l, Pool: p.pool, Counters: e.counters, Limits: e.limits,
-				OffloadAllowed: e.datapath == config.Offload,
-				SpliceAllowed:  s.whyNotSplice(l, byName[l.Pool]) == "", Reason: e.reason, Dispatched: f.board != nil,
+				OffloadAllowed: plain == config.Offload, Calls: calls,
+				SpliceAllowed: s.whyNotSplice(l, byName[l.Pool]) == "", Reason: e.reason, Dispatched: f.board != nil,
 				TCPInfo: tcpInfo && l.AccessLog != config.LogOff, ServerAddr: serverAddr && l.AccessLog != config.LogOff,
 			}
 			f.Serve(e.settings)

@@ -2,7 +2,10 @@
 
 package session
 
-import "sluice/accesslog"
+import (
+	"sluice/accesslog"
+	"sluice/pool"
+)
 
 // Verdict is what becomes of a session by the generation in force.
 type Verdict uint8
@@ -15,6 +18,10 @@ const (
 	Denied                     // by allow or deny
 	Limited                    // its listener, or its address, has as many sessions as it may
 	WantsHeader                // the client has to say who it is first: Named, then Choose
+	// WantsProtocol: what the connection's first bytes are decides. It is a plain
+	// session: Plain, then Choose. It carries calls: Yield.
+	WantsProtocol
+	Everywhere // Legs are to be dialled, all of them
 	// Crowded: a limit is in the way, but not every end that has arrived is known
 	// to have been seen to. The carrier does that, and calls Again.
 	Crowded
@@ -47,7 +54,14 @@ func (s *Session) Choose(c Carrier, now int64) Verdict {
 	defer s.registry.generation.RUnlock()
 	switch s.phase {
 	case accepted:
-		s.follow(c.Follow())
+		s.follow(c)
+		if s.call {
+			s.phase = entering
+			if r, ok := c.(Router); ok && r.Everywhere() {
+				return s.spread(now)
+			}
+			return s.enter(now)
+		}
 		conf := s.Settings.Config
 		if (len(conf.Allow) > 0 || len(conf.Deny) > 0) && !admitted(conf, s.Client.Addr()) {
 			return Denied
@@ -58,37 +72,63 @@ func (s *Session) Choose(c Carrier, now int64) Verdict {
 		}
 		return s.enter(now)
 	case entering:
-		s.follow(c.Follow())
+		s.follow(c)
 		return s.enter(now)
 	}
-	if p := c.Follow().Pool; p != s.pool {
+	if p := poolOf(c, c.Follow()); p != s.pool {
 		s.pool, s.crowd.at = p, noGate
 	}
 	return s.pick(0, now)
 }
 
-// follow has the session go by set. If it went by another listener's so far it
-// is that one's no longer. Under the generation's lock.
-func (s *Session) follow(set *Settings) {
+// poolOf is the pool that set has for c's session.
+func poolOf(c Carrier, set *Settings) *pool.Pool {
+	if r, ok := c.(Router); ok {
+		return r.Route(set)
+	}
+	return set.Pool
+}
+
+// follow has the session go by the settings that it is to have now. If it went
+// by another listener's so far it is that one's no longer. Under the
+// generation's lock.
+func (s *Session) follow(c Carrier) {
+	set := c.Follow()
 	if set == s.Settings {
 		return
 	}
-	if s.Settings != nil {
+	s.unlist()
+	s.leaveLimits()
+	s.crowd.at = noGate
+	s.Settings, s.pool = set, poolOf(c, set)
+	if set.Calls == nil || s.call || s.plain {
+		s.list()
+	}
+}
+
+// list counts the session among its listener's, unless it is. A connection that
+// may carry calls isn't one as long as that is open.
+func (s *Session) list() {
+	if !s.listed {
+		s.listed = true
+		s.Settings.Counters.Total.Add(1)
+		s.Settings.Counters.Active.Add(1)
+	}
+}
+
+func (s *Session) unlist() {
+	if s.listed {
+		s.listed = false
 		s.Settings.Counters.Total.Add(^uint64(0))
 		s.Settings.Counters.Active.Add(-1)
 	}
-	s.leaveLimits()
-	s.crowd.at = noGate
-	set.Counters.Total.Add(1)
-	set.Counters.Active.Add(1)
-	s.Settings, s.pool = set, set.Pool
 }
 
 // enter counts the session in and takes its first pick. Under the generation's
 // lock.
 func (s *Session) enter(now int64) Verdict {
 	c := s.Settings.Config
-	if l := s.Settings.Limits; l != nil && !s.limited {
+	if l := s.Settings.Limits; l != nil && !s.limited && !s.call {
 		ok, left := l.enter(s.Client.Addr(), c.MaxConns, c.MaxConnsPerIP)
 		switch {
 		case ok:
@@ -99,6 +139,10 @@ func (s *Session) enter(now int64) Verdict {
 			return Crowded
 		}
 	}
+	if s.Settings.Calls != nil && !s.call && !s.plain {
+		return WantsProtocol
+	}
+	s.list()
 	s.picks.Key = s.Client.Addr()
 	s.tries = int32(s.pool.Tries())
 	if c.Tries > 0 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/accesslog"
+	"sluice/pool"
 )
 
 // Outcome is how a session ended, as only its carrier can say.
@@ -19,8 +20,9 @@ type Outcome struct {
 	Spliced  uint64 // of both directions, moved by the kernel
 	// Server is $server_addr of a unix front: its path.
 	ServerPath             string
-	ClientRTT, UpstreamRTT time.Duration // <= 0: not measurable
-	UpstreamRetrans        int64         // < 0: not measurable
+	ClientRTT, UpstreamRTT time.Duration  // <= 0: not measurable
+	UpstreamRetrans        int64          // < 0: not measurable
+	RPC                    *accesslog.RPC // nil: no call
 }
 
 // End ends the session: its record goes out, its counters are brought up to
@@ -35,6 +37,7 @@ func (s *Session) End(o *Outcome, r *accesslog.Record, now int64) {
 		s.pool.Release(s.Backend, s.registry.clock.Wall(now))
 	}
 	s.leaveLimits()
+	s.list()
 	s.phase = ended
 	s.Settings.Counters.Active.Add(-1)
 	s.Settings.Counters.Ended(r.Datapath, o.Status)
@@ -64,6 +67,7 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 		ClientRTT:       o.ClientRTT,
 		UpstreamRTT:     o.UpstreamRTT,
 		UpstreamRetrans: o.UpstreamRetrans,
+		RPC:             o.RPC,
 	}
 	if s.named {
 		r.ProxyAddr = s.Client
@@ -71,6 +75,12 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 	r.Client.AddrPort, r.Client.Unix = s.Client, !s.Client.IsValid()
 	if r.Server.AddrPort = s.Server; o.ServerPath != "" { // whoever the client says it is
 		r.Server.Unix, r.Server.Path = true, o.ServerPath
+	}
+	for _, l := range s.legs {
+		r.Attempts = append(r.Attempts, l.attempt)
+		if l.took >= 0 {
+			r.Datapath = o.Datapath
+		}
 	}
 	if s.Backend == nil {
 		return
@@ -83,17 +93,23 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 
 // presentAttempt describes the attempt under way.
 func (s *Session) presentAttempt(t Totals, now int64) accesslog.Attempt {
+	return describe(s.Target(), s.tried, s.took, s.First, t, now)
+}
+
+// describe is an attempt that began at tried; took < 0: it wasn't connected;
+// first 0: no byte of the backend came.
+func describe(to pool.Addr, tried, took, first int64, t Totals, now int64) accesslog.Attempt {
 	a := accesslog.Attempt{
-		Addr:          s.Target().String(),
+		Addr:          to.String(),
 		BytesSent:     t.ToBackend,
 		BytesReceived: t.FromBackend,
-		Session:       nanoseconds(now - s.tried),
+		Session:       nanoseconds(now - tried),
 	}
-	if s.took >= 0 {
-		a.Connected, a.Connect = true, nanoseconds(s.took)
+	if took >= 0 {
+		a.Connected, a.Connect = true, nanoseconds(took)
 	}
-	if s.First != 0 {
-		a.GotByte, a.FirstByte = true, nanoseconds(s.First-s.tried)
+	if first != 0 {
+		a.GotByte, a.FirstByte = true, nanoseconds(first-tried)
 	}
 	return a
 }

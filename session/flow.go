@@ -18,6 +18,7 @@ const (
 	Relay
 	Splice
 	Offload
+	GRPC // a call of a connection that carries many
 )
 
 // String is the path's name, "-" for none.
@@ -29,6 +30,8 @@ func (p Path) String() string {
 		return "splice"
 	case Offload:
 		return "offload"
+	case GRPC:
+		return "grpc"
 	}
 	return "-"
 }
@@ -90,7 +93,7 @@ const notYet = "it has not had the traffic that a better datapath pays for"
 func (f *Flow) reason() string {
 	better := f.settings.OffloadAllowed && f.Path != Offload || f.settings.SpliceAllowed && f.Path == Relay
 	switch {
-	case f.Path == Nowhere || f.Path == Offload:
+	case f.Path == Nowhere || f.Path == Offload || f.Path == GRPC:
 		return ""
 	case f.fell != NoFallback:
 		return f.fell.String()

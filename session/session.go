@@ -43,6 +43,7 @@ type Session struct {
 	pool     *pool.Pool // of the last pick
 	picks    pool.State
 	failed   []accesslog.Attempt
+	legs     []*Leg // of one that goes to several backends at once
 	begun    int64
 	tried    int64 // start of the present attempt
 	took     int64 // its connect time; -1 until connected
@@ -52,6 +53,9 @@ type Session struct {
 	limited bool // counted by the listener's limits
 	lacked  bool // a backend couldn't be dialled for a lack of our own
 	named   bool // Client is what a PROXY header said
+	call    bool // one of the calls of a connection, which was let in before
+	plain   bool // a connection that carries no calls, of a listener for calls
+	listed  bool // counted among its listener's sessions
 	fell    Fallback
 	crowd   crowd
 
@@ -70,6 +74,16 @@ type Carrier interface {
 	// edit may have given it to another listener since the accept. It is called
 	// under the generation's lock and must not wait.
 	Follow() *Settings
+}
+
+// Router is a Carrier whose session may go elsewhere than to its listener's pool.
+type Router interface {
+	Carrier
+	// Route gives the pool of a session of these settings. It is called as Follow is.
+	Route(*Settings) *pool.Pool
+	// Everywhere says, of the last Route, that the session goes to all backends of
+	// the pool at once.
+	Everywhere() bool
 }
 
 // Begin makes s a session that arrived at now. Registry.Arrived was called for

@@ -5,6 +5,7 @@ package session
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"sluice/config"
 	"sluice/pool"
@@ -17,6 +18,8 @@ type Settings struct {
 	Config   *config.Listener
 	Pool     *pool.Pool
 	Counters *stats.Listener
+	// Calls is what a listener has that balances calls; nil: it balances connections.
+	Calls *Calls
 	// Limits counts the listener's sessions; the same one for as long as the
 	// listener has its name. Nil: nothing is limited.
 	Limits *Limits
@@ -34,6 +37,14 @@ type Settings struct {
 	TCPInfo bool
 	// ServerAddr asks for the local end of the client's connection in the records.
 	ServerAddr bool
+}
+
+// Calls is what the calls of a listener go by.
+type Calls struct {
+	// Routes are those of Config.GRPC, in the same order: each one's pool.
+	Routes []*pool.Pool
+	// Drain is how long a connection that is too old may go on with its calls.
+	Drain time.Duration
 }
 
 // Source is where the settings in force of a front are found. They are replaced

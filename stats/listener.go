@@ -18,6 +18,8 @@ type Listener struct {
 	Received atomic.Uint64 // payload bytes from clients
 	Sent     atomic.Uint64 // payload bytes to clients
 
+	calls atomic.Pointer[Calls] // nil: it has never balanced calls
+
 	mu        sync.Mutex
 	ended     map[endKey]uint64
 	fallbacks map[string]uint64
@@ -30,6 +32,12 @@ type endKey struct {
 
 // NewListener returns counters that are all 0.
 func NewListener(name string) *Listener { return &Listener{Name: name} }
+
+// HasCalls says that the listener balances calls.
+func (l *Listener) HasCalls() { l.calls.CompareAndSwap(nil, &Calls{}) }
+
+// Calls are its counters of calls, nil if it has never balanced any.
+func (l *Listener) Calls() *Calls { return l.calls.Load() }
 
 // Ended counts a session that has ended. datapath is "nat", "splice", "relay",
 // or "-" (also "") if no backend was reached.
@@ -72,6 +80,10 @@ func (l *Listener) Snapshot() ListenerStats {
 		Total:         l.Total.Load(),
 		BytesReceived: l.Received.Load(),
 		BytesSent:     l.Sent.Load(),
+	}
+	if c := l.calls.Load(); c != nil {
+		s.Calls = c.Snapshot()
+		s.Connections = &s.Calls.Clients
 	}
 	l.mu.Lock()
 	for k, n := range l.ended {

@@ -61,6 +61,9 @@ func newCollector(src Source) *collector {
 	add("forward_packets_total", "Packets of registered sessions that the forward program has seen, by what it did.", "outcome")
 	add("forward_flows", "Records of forwarded sessions in use.")
 	add("forward_flows_max", "Records of forwarded sessions there is room for.")
+	add("grpc_calls_total", "Ended calls by gRPC status code, - for none.", "listener", "code")
+	add("grpc_call_seconds", "Time of calls, from their headers to their end.", "listener")
+	add("grpc_connections", "Open connections that carry calls, of clients and to backends.", "listener", "side")
 	return c
 }
 
@@ -170,9 +173,31 @@ func (b *batch) listener(l *ListenerStats) {
 	b.gauge("sessions_active", float64(l.Active), l.Name)
 	b.counter("session_bytes_total", float64(l.BytesReceived), l.Name, "received")
 	b.counter("session_bytes_total", float64(l.BytesSent), l.Name, "sent")
+	b.calls(l)
 	for reason, n := range l.Fallbacks {
 		b.counter("fallbacks_total", float64(n), l.Name, reason)
 	}
+}
+
+func (b *batch) calls(l *ListenerStats) {
+	c := l.Calls
+	if c == nil {
+		return
+	}
+	for _, n := range c.Codes {
+		code := "-"
+		if n.Code >= 0 {
+			code = strconv.Itoa(n.Code)
+		}
+		b.counter("grpc_calls_total", float64(n.Count), l.Name, code)
+	}
+	b.gauge("grpc_connections", float64(c.Clients), l.Name, "client")
+	b.gauge("grpc_connections", float64(c.Backends), l.Name, "backend")
+	h := value{number: c.Seconds, count: c.Count, buckets: make(map[float64]uint64)}
+	for i, bound := range CallBounds() {
+		h.buckets[bound] = c.Buckets[i]
+	}
+	b.add(h, "grpc_call_seconds", l.Name)
 }
 
 func (b *batch) backend(name string, s *BackendStats) {

@@ -87,8 +87,11 @@ type ListenerStats struct {
 	Total         uint64            `json:"total"`
 	BytesReceived uint64            `json:"bytes_received"` // from clients
 	BytesSent     uint64            `json:"bytes_sent"`     // to clients
+	// Connections are those of clients that are open; nil where they are the sessions.
+	Connections *int64 `json:"connections,omitempty"`
 
 	Sessions []SessionCount `json:"-"`
+	Calls    *CallStats     `json:"-"` // nil: sessions are connections
 }
 
 // PoolStats are a pool's figures.
