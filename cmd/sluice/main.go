@@ -25,6 +25,7 @@ const (
 	flagLimit  = "limit"
 	flagSort   = "sort"
 	flagStats  = "stats"
+	flagStrict = "strict"
 )
 
 // env is what a command touches of the outside.
@@ -88,7 +89,7 @@ func newApp(e env) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(e), checkCommand(e), doctorCommand(e), selftestCommand(e),
-			statusCommand(e), flowsCommand(e), detachCommand(e), demoCommand(e), versionCommand(e),
+			statusCommand(e), flowsCommand(e), detachCommand(e), importCommand(e), demoCommand(e), versionCommand(e),
 		},
 	}
 }
