@@ -42,8 +42,8 @@ func (w *work) fit(source string) error {
 // skeleton is a file of addresses, with what each of its lines stands for.
 type skeleton struct {
 	lines []string
-	items map[int]item // by line, from 1
-	pools []*pool
+	items map[int]item      // by line, from 1
+	names map[string]string // of its pools and listeners: what they are really called
 }
 
 // item is an address in a skeleton.
@@ -64,26 +64,28 @@ func (s *skeleton) load() error {
 }
 
 func (w *work) skeleton() *skeleton {
-	s := &skeleton{items: map[int]item{}, pools: w.out.pools}
+	s := &skeleton{items: map[int]item{}, names: map[string]string{}}
 	s.add("stats: off")
 	s.add("pools:")
-	index := make(map[*pool]int, len(w.out.pools))
+	index := make(map[*pool]string, len(w.out.pools))
 	for i, p := range w.out.pools {
-		index[p] = i
-		s.add("  p%d:", i)
-		s.add("    backends:")
-		for j, b := range p.backends {
-			if b.srv != "" {
-				s.add("      - srv-%d.invalid:1", j)
-				continue
-			}
-			s.items[s.add("      - %s", text(b.address))] = item{b.at, "server " + b.address, func() { b.gone = true }}
+		if p.named || !p.plain() {
+			index[p] = fmt.Sprintf("p%d", i)
+			s.names[index[p]] = p.name
+			s.add("  %s:", index[p])
+			s.backends(p)
 		}
 	}
 	s.add("listeners:")
 	for i, l := range w.out.listeners {
-		s.add("  - name: l%d", i)
-		s.add("    pool: p%d", index[l.pool])
+		name := fmt.Sprintf("l%d", i)
+		s.names[name] = l.name
+		s.add("  - name: %s", name)
+		if l.inline() {
+			s.backends(l.pool)
+		} else {
+			s.add("    pool: %s", index[l.pool])
+		}
 		s.add("    listen:")
 		for j, a := range l.listen {
 			s.items[s.add("      - %s", text(a))] = item{l.at, "listen " + a, func() { l.listen[j] = "" }}
@@ -92,9 +94,20 @@ func (w *work) skeleton() *skeleton {
 	return s
 }
 
+func (s *skeleton) backends(p *pool) {
+	s.add("    backends:")
+	for j, b := range p.backends {
+		if b.srv != "" {
+			s.add("      - srv-%d.invalid:1", j)
+			continue
+		}
+		s.items[s.add("      - %s", text(b.address))] = item{b.at, "server " + b.address, func() { b.gone = true }}
+	}
+}
+
 var (
 	skeletonPlace = regexp.MustCompile(` at (\d+):\d+`)
-	skeletonPool  = regexp.MustCompile(`"p(\d+)"`)
+	skeletonName  = regexp.MustCompile(`"[pl]\d+"`)
 )
 
 // leaveOut drops what the errors are about, with a note that gives the reader's
@@ -115,12 +128,11 @@ func (w *work) leaveOut(s *skeleton, all config.Errors) bool {
 			at := s.items[line].at
 			return fmt.Sprintf(" at %s:%d", printable(at.file), at.line)
 		})
-		why = skeletonPool.ReplaceAllStringFunc(why, func(m string) string {
-			i, err := strconv.Atoi(m[2 : len(m)-1])
-			if err != nil || i >= len(s.pools) {
-				return m
+		why = skeletonName.ReplaceAllStringFunc(why, func(m string) string {
+			if name, ok := s.names[strings.Trim(m, `"`)]; ok {
+				return strconv.Quote(name)
 			}
-			return strconv.Quote(s.pools[i].name)
+			return m
 		})
 		w.say(it.at, it.what, "left out: "+why)
 		it.drop()
@@ -197,34 +209,37 @@ func (w *work) statsPort(s *skeleton) {
 func (w *work) names() {
 	pools, listeners := taken{}, taken{}
 	for _, p := range w.out.pools {
-		if !w.inlined(p) {
-			p.name = pools.unique(cleanName(p.name))
+		if p.named || !p.plain() {
+			p.name = unique(cleanName(p.name), pools)
 		}
 	}
 	for _, l := range w.out.listeners {
-		if l.inline() {
-			l.name = listeners.unique(pools.unique(cleanName(l.name)))
-			pools[l.name]++
+		if l.inline() { // then its name is the pool's, too
+			l.name = unique(cleanName(l.name), listeners, pools)
 		} else {
-			l.name = listeners.unique(cleanName(l.name))
+			l.name = unique(cleanName(l.name), listeners)
 		}
 	}
 }
 
-// inlined tells whether a pool is written in its listener.
-func (w *work) inlined(p *pool) bool { return !p.named && p.plain() }
-
-// taken counts the names that there are.
+// taken are the names that there are, each with the number of the last one
+// that was made of it.
 type taken map[string]int
 
-// unique takes the name, or one that begins with it.
-func (t taken) unique(name string) string {
-	s := name
-	for t[s] > 0 {
-		t[name]++
-		s = fmt.Sprintf("%s-%d", name, t[name])
+// unique takes the name, or one that begins with it, in all of the sets.
+func unique(name string, in ...taken) string {
+	has := func(s string) bool {
+		return slices.ContainsFunc(in, func(t taken) bool { return t[s] > 0 })
 	}
-	t[s]++
+	s := name
+	for n := max(in[0][name], 1); has(s); {
+		n++
+		in[0][name] = n
+		s = fmt.Sprintf("%s-%d", name, n)
+	}
+	for _, t := range in {
+		t[s] = max(t[s], 1)
+	}
 	return s
 }
 

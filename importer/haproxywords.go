@@ -9,14 +9,14 @@ import "strings"
 const (
 	frontWords   = " mode bind default_backend maxconn backlog timeout:client option:clitcpka option:tcpka clitcpka-idle description "
 	backWords    = " mode balance server default-server retries timeout:connect timeout:server timeout:tunnel timeout:check option:srvtcpka option:tcpka srvtcpka-idle option:tcp-check option:httpchk option:redis-check option:ssl-hello-chk option:mysql-check option:pgsql-check option:smtpchk option:ldap-check option:spop-check tcp-check http-check option:redispatch option:allbackups description hash-type "
-	neitherWords = " option:splice-auto option:splice-request option:splice-response option:tcp-smart-accept option:tcp-smart-connect option:contstats option:nolinger "
+	neitherWords = " option:splice-auto option:splice-request option:splice-response option:tcp-smart-accept option:tcp-smart-connect option:contstats "
 )
 
 // haproxyWhy says of words without a counterpart why there is none.
 func haproxyWhy() map[string]string {
 	const names = "names are resolved by the system's resolver, at load and each 30 s"
 	const log = "sluice logs to a file: write access_log: {path: ...}"
-	const unit = "the unit that starts sluice says that"
+	const unit = "the unit that starts sluice says such things"
 	return map[string]string{
 		"acl":                      "sluice chooses by nothing but the listener",
 		"use_backend":              "sluice chooses a pool by nothing but the listener",

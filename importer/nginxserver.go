@@ -227,10 +227,7 @@ func (x *nginx) access(l *listener, s *scope) {
 func (x *nginx) headers(l *listener, s *scope) {
 	real := s.all("set_real_ip_from")
 	switch {
-	case !l.accept:
-		for _, d := range real {
-			x.lose(d, "there are no PROXY headers to take addresses from")
-		}
+	case !l.accept: // set_real_ip_from is without effect in nginx, too
 	case real == nil:
 		x.say(l.at, "proxy_protocol", "in sluice $remote_addr, hash and limits are of the client that the header names; nginx does so with set_real_ip_from only")
 	default:

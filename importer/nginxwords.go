@@ -70,6 +70,7 @@ func usual() map[string][]string {
 		"limit_conn_log_level":       nil,
 		"proxy_buffer_size":          {"16k"},
 		"proxy_session_drop":         {"off"},
+		"server_name":                {"_", ""},
 	}
 }
 
@@ -77,8 +78,8 @@ func usual() map[string][]string {
 func meaningless() map[string]string {
 	const tls, perf, http = "sluice has no TLS", "a knob of nginx's own working, sluice has none for it", "HTTP other than gRPC stays with nginx"
 	return map[string]string{
-		"user":                         "sluice runs as who starts it, and gives up all rights but four; the unit says who",
-		"group":                        "sluice runs as who starts it; the unit says who",
+		"user":                         "sluice runs as who starts it; User= of the unit says who",
+		"group":                        "sluice runs as who starts it; Group= of the unit says who",
 		"pid":                          "sluice writes no pid file",
 		"error_log":                    "sluice's own log goes to stderr, how much it tells is log: {level: ...}",
 		"daemon":                       "sluice runs in the foreground, under systemd",

@@ -103,7 +103,7 @@ func (f *file) yaml(source string) []byte {
 
 func (w *writer) pool(p *pool) {
 	w.from(p.at)
-	w.line(text(p.name) + ":")
+	w.line(quotedText(p.name) + ":")
 	w.in(func() {
 		w.word("balance", p.balance)
 		if p.fail {
@@ -189,7 +189,7 @@ func (w *writer) listener(l *listener) {
 	if l.routes != nil {
 		w.line("routes:")
 		for _, r := range l.routes {
-			w.each(func() { w.line(fmt.Sprintf("{methods: [%s], pool: %s}", text(r.method), text(r.pool.name))) })
+			w.each(func() { w.line(fmt.Sprintf("{methods: [%s], pool: %s}", text(r.method), quotedText(r.pool.name))) })
 		}
 	}
 	w.time("connect_timeout", l.connectTimeout, 0)
@@ -245,7 +245,7 @@ func (w *writer) rate(key string, n int64) {
 func list(all []string) string {
 	words := make([]string, len(all))
 	for i, s := range all {
-		words[i] = text(s)
+		words[i] = quotedText(s)
 	}
 	return "[" + strings.Join(words, ", ") + "]"
 }
@@ -269,6 +269,15 @@ func text(s string) string {
 		return `""` // no string does
 	}
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// quotedText is text for a key, or for within brackets, where a colon is better
+// in quotes.
+func quotedText(s string) string {
+	if t := text(s); t != s || !strings.Contains(s, ":") {
+		return t
+	}
+	return `"` + s + `"`
 }
 
 // short is a duration as Go writes it, without units that are zero.
