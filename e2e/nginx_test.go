@@ -29,8 +29,17 @@ func nginx(t testing.TB, blocks string, fronts []string) string {
 // nginxWith is nginx with another format, quoted as its configuration has it.
 func nginxWith(t testing.TB, format, blocks string, fronts []string) string {
 	t.Helper()
+	conf, access := nginxConf(t, format, blocks)
+	nginxOn(t, conf, fronts)
+	return access
+}
+
+// nginxConf writes a whole nginx.conf with these blocks inside stream{}, and
+// returns its path and its access log's.
+func nginxConf(t testing.TB, format, blocks string) (conf, access string) {
+	t.Helper()
 	dir := tempDir(t, user{})
-	access, conf := filepath.Join(dir, "access.log"), filepath.Join(dir, "nginx.conf")
+	access, conf = filepath.Join(dir, "access.log"), filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf(`load_module %s;
 daemon off;
 master_process off;
@@ -47,6 +56,13 @@ stream {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return conf, access
+}
+
+// nginxOn runs nginx with this nginx.conf until the test's end.
+func nginxOn(t testing.TB, conf string, fronts []string) {
+	t.Helper()
+	dir := filepath.Dir(conf)
 	path, err := exec.LookPath("nginx")
 	if err != nil {
 		path = "/usr/sbin/nginx"
@@ -75,7 +91,6 @@ stream {
 	for _, f := range fronts {
 		awaitListener(t, exited, f)
 	}
-	return access
 }
 
 // awaitListener waits until nginx listens on addr, without connecting to it: a

@@ -254,8 +254,9 @@ func (h *haproxy) backups(b *hbackend, servers []*hserver) {
 	}
 }
 
-// retries is how many servers a session tries at most. Without a rule that
-// keeps a client at its server, HAProxy takes another one for each retry.
+// retries is how many servers a session tries at most. Without redispatch
+// HAProxy's retries are all on the same server, and no session goes to another
+// one; with it the last retry does, or each of so many.
 func (h *haproxy) retries(b *hbackend) {
 	n := 3
 	if l := b.s.last("retries"); l != nil {
@@ -265,13 +266,11 @@ func (h *haproxy) retries(b *hbackend) {
 			h.say(l.at, l.String(), "is no number of retries")
 		}
 	}
-	again := b.s.last("option:redispatch")
-	switch {
-	case b.pool.balance == "" || b.pool.balance == "random_two" || again != nil && again.word(2) == "1":
-		b.tries = n + 1
-	case again != nil && n > 0:
+	b.tries = 1
+	if again := b.s.last("option:redispatch"); again != nil && n > 0 {
 		b.tries = 2
-	default:
-		b.tries = 1
+		if every, ok := count(again.word(2), 1, 1000); ok {
+			b.tries = 1 + n/every
+		}
 	}
 }

@@ -28,7 +28,7 @@ func (d *directive) String() string {
 
 // arg is the argument i, or nothing.
 func (d *directive) arg(i int) string {
-	if i < len(d.args) {
+	if i >= 0 && i < len(d.args) {
 		return d.args[i]
 	}
 	return ""
