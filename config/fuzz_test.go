@@ -11,7 +11,7 @@ import (
 )
 
 func FuzzLoad(f *testing.F) {
-	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*"} {
+	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*", "testdata/warn/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			f.Fatal(err)
@@ -25,7 +25,7 @@ func FuzzLoad(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := Load("f", data)
+		c, warnings, err := Check("f", data)
 		if (c == nil) == (err == nil) {
 			t.Fatalf("both or neither: %v, %v", c, err)
 		}
@@ -41,6 +41,11 @@ func FuzzLoad(f *testing.F) {
 				}
 			}
 			return
+		}
+		for _, w := range warnings {
+			if lines := bytes.Count(data, []byte("\n")) + 1; w.Line < 1 || w.Line > lines || w.Column < 1 {
+				t.Errorf("no such place: %v", w)
+			}
 		}
 		again, err := Load("f", c.Dump())
 		if err != nil {

@@ -245,12 +245,12 @@ func unique(name string, in ...taken) string {
 
 // cleanName is a name that sluice takes, as near as can be.
 func cleanName(s string) string {
+	if s = strings.TrimSpace(s); s == "" {
+		return "unnamed"
+	}
 	s = printable(s)
 	if len(s) > 200 {
 		s = strings.ToValidUTF8(s[:200], "")
 	}
-	if s = strings.TrimSpace(s); s == "" {
-		return "unnamed"
-	}
-	return s
+	return strings.TrimSpace(s)
 }

@@ -120,9 +120,12 @@ func fail(at place, what, why string) *Error {
 }
 
 // printable is s for a line of a terminal: 100 bytes at most, with what isn't
-// printable escaped.
+// printable escaped, and never nothing.
 func printable(s string) string {
 	const most = 100
+	if s == "" {
+		return `""`
+	}
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "..."
 	}

@@ -19,13 +19,14 @@ func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
 
 // Flag names.
 const (
-	flagConfig = "config"
-	flagDump   = "dump"
-	flagJSON   = "json"
-	flagLimit  = "limit"
-	flagSort   = "sort"
-	flagStats  = "stats"
-	flagStrict = "strict"
+	flagConfig  = "config"
+	flagDump    = "dump"
+	flagResolve = "resolve"
+	flagJSON    = "json"
+	flagLimit   = "limit"
+	flagSort    = "sort"
+	flagStats   = "stats"
+	flagStrict  = "strict"
 )
 
 // env is what a command touches of the outside.

@@ -155,7 +155,7 @@ func example(flag string) string {
 		return "--sort bytes"
 	case flagStats:
 		return "--stats 127.0.0.1:9585"
-	case flagDump, flagJSON, flagStrict:
+	case flagDump, flagJSON, flagResolve, flagStrict:
 		return dashes(flag)
 	}
 	return "-c " + service.DefaultFile
