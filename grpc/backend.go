@@ -3,6 +3,7 @@
 package grpc
 
 import (
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -48,7 +49,9 @@ func (p *peers) connect(conf *config.Listener) {
 	if errno == 0 {
 		var err error
 		if sock, err = newSocket(fd, &e.mem); err == nil {
+			stop := context.AfterFunc(e.ctx, func() { sock.close() }) // nobody waits for it at the end
 			errno = sock.connected(deadline)
+			stop()
 		} else {
 			errno = unix.ENOMEM
 		}

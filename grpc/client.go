@@ -65,13 +65,18 @@ func (e *Engine) take(conn *Conn) {
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
 	c.link.ctl = appendWindowUpdate(c.link.ctl, 0, connWindow-firstWindow)
 	c.calls.Clients.Add(1)
-	if stopped := e.addClient(c); stopped {
-		w := &work{}
+	w := &c.link.in.w
+	stopped, closed := e.addClient(c)
+	if stopped {
 		c.depart(0, w)
 	}
-	c.link.in.w.add(c.link)
+	if closed {
+		c.link.fail(errClosed, w)
+	}
+	w.add(c.link)
 	if err := c.link.in.preface(); err != nil {
-		c.link.fail(err, &c.link.in.w)
+		c.link.fail(err, w)
+		w.flush()
 		c.link.sock.letGo()
 		return
 	}

@@ -121,20 +121,21 @@ func (e *Engine) Take(c *Conn) {
 	go e.take(c)
 }
 
-func (e *Engine) addClient(c *client) (stopped bool) {
+func (e *Engine) addClient(c *client) (stopped, closed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.clients[c] = struct{}{}
 	e.startSweep()
-	return e.stopped
+	return e.stopped, e.closed
 }
 
 func (e *Engine) removeClient(c *client) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.clients, c)
-	if len(e.clients) == 0 {
+	if len(e.clients) == 0 && !e.closed {
 		e.lone = e.clock.Now()
+		time.AfterFunc(loneTime, func() { e.sweep(false) })
 	}
 }
 

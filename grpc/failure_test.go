@@ -327,3 +327,45 @@ func TestListenerGoes(t *testing.T) {
 	r.front.Close(time.Second)
 	eventually(t, func() string { return "the connection is still there" }, func() bool { return connections(r).Clients == 0 })
 }
+
+// The end of the engine waits for nobody: not for a connection that is being made,
+// nor for one that has just come.
+func TestCloseWaitsForNobody(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	defer l.Close()
+	r := newRig(t, backends{"pool": {"192.0.2.1:1", l.Addr().String()}}, func(c *config.Listener) { c.ConnectTimeout = time.Minute })
+	for range 10 {
+		c := rawClient(t, r.front.Addr().String())
+		c.request(1, true)
+		c.request(3, true)
+	}
+	eventually(t, func() string { return "no calls" }, func() bool { return r.settings.Counters.Active.Load() > 10 })
+	for range 20 {
+		rawClient(t, r.front.Addr().String())
+	}
+	begun := time.Now()
+	r.calls.Close()
+	if d := time.Since(begun); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+	r.ended(1)
+}
+
+// With the last client gone, so are the connections to backends.
+func TestNothingIsLeft(t *testing.T) {
+	a, b := newServer(t, "a"), newServer(t, "b")
+	r := newRig(t, backends{"pool": {a.addr, b.addr}}, nil)
+	c := r.client()
+	for range 4 {
+		call(t, testgrpc.NewTestServiceClient(c))
+	}
+	c.Close()
+	begun := time.Now()
+	eventually(t, func() string { return fmt.Sprintf("%+v", connections(r)) }, func() bool {
+		s := connections(r)
+		return s.Clients == 0 && s.Backends == 0
+	})
+	if d := time.Since(begun); d > 5*time.Second {
+		t.Errorf("after %s", d)
+	}
+}

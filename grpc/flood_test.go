@@ -145,6 +145,7 @@ func TestFloodsUnread(t *testing.T) {
 			r := newRig(t, backends{"pool": {a.addr}}, nil)
 			before := heap()
 			c := rawClient(t, r.front.Addr().String())
+			eventually(t, func() string { return "no connection" }, func() bool { return connections(r).Clients == 1 })
 			f := floods()[name]
 			for i := 0; i < 1000000; i++ {
 				if f.step(c, i); i%1000 == 0 && connections(r).Clients == 0 {

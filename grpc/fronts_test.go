@@ -104,7 +104,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 		}
 	}
 	each := (memory() - before) / (n - n/10)
-	if each > 16<<10 {
+	if each > 16<<10 && !raceDetector { // which has memory of its own for each word
 		t.Errorf("%d bytes each", each)
 	}
 	t.Logf("%d bytes each, the client's end included", each)

@@ -25,7 +25,7 @@ func (e *Engine) startSweep() {
 				timer.Stop()
 				return
 			}
-			next, more := e.sweep()
+			next, more := e.sweep(true)
 			if !more {
 				return
 			}
@@ -35,8 +35,8 @@ func (e *Engine) startSweep() {
 }
 
 // sweep sees to what is due and says when to look again; more: there is anything
-// to look at.
-func (e *Engine) sweep() (next time.Duration, more bool) {
+// to look at. regular: it is the one goroutine's, which ends if there isn't.
+func (e *Engine) sweep(regular bool) (next time.Duration, more bool) {
 	now, w := e.clock.Now(), &work{}
 	at := now + int64(sweepMost)
 	for _, c := range e.list() {
@@ -68,7 +68,7 @@ func (e *Engine) sweep() (next time.Duration, more bool) {
 	w.flush()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.clients)+len(e.backends) == 0 && alone {
+	if regular && len(e.clients)+len(e.backends) == 0 && alone {
 		clear(e.groups) // no call can be on its way to one
 		e.sweeping = false
 		return 0, false

@@ -76,7 +76,7 @@ func (s *Session) fill(o *Outcome, r *accesslog.Record, now int64) {
 	if r.Server.AddrPort = s.Server; o.ServerPath != "" { // whoever the client says it is
 		r.Server.Unix, r.Server.Path = true, o.ServerPath
 	}
-	for _, l := range s.legs {
+	for _, l := range s.Legs() {
 		r.Attempts = append(r.Attempts, l.attempt)
 		if l.took >= 0 {
 			r.Datapath = o.Datapath

@@ -43,7 +43,7 @@ type Session struct {
 	pool     *pool.Pool // of the last pick
 	picks    pool.State
 	failed   []accesslog.Attempt
-	legs     []*Leg // of one that goes to several backends at once
+	legs     *[]*Leg // of one that goes to several backends at once; a pointer, as most have none
 	begun    int64
 	tried    int64 // start of the present attempt
 	took     int64 // its connect time; -1 until connected

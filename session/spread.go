@@ -21,19 +21,26 @@ type Leg struct {
 
 // Legs are those of a session that goes to several backends. Each ends by exactly
 // one Failed or Done; the session's own Backend stays nil.
-func (s *Session) Legs() []*Leg { return s.legs }
+func (s *Session) Legs() []*Leg {
+	if s.legs == nil {
+		return nil
+	}
+	return *s.legs
+}
 
 // spread has the session go to every backend of its pool that may have sessions
 // at all. Under the generation's lock.
 func (s *Session) spread(now int64) Verdict {
 	s.phase = connecting
+	var legs []*Leg
 	for _, b := range s.pool.Everyone() {
-		s.legs = append(s.legs, &Leg{Backend: b, s: s, tried: now, took: -1})
+		legs = append(legs, &Leg{Backend: b, s: s, tried: now, took: -1})
 	}
-	if len(s.legs) == 0 {
+	if len(legs) == 0 {
 		s.failed = append(s.failed, accesslog.Attempt{Addr: s.pool.Name()})
 		return NoBackend
 	}
+	s.legs = &legs
 	return Everywhere
 }
 
