@@ -110,3 +110,23 @@ func TestDebian(t *testing.T) {
 	}
 	passes(t, r.YAML)
 }
+
+// TestReadme: what the README shows is what comes out.
+func TestReadme(t *testing.T) {
+	r, err := importFrom(rooted{"testdata/readme"}, "nginx.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := ""
+	for _, n := range r.Notes {
+		shown += n.String() + "\n"
+	}
+	shown += "$ cat backends.yaml\n" + string(r.YAML)
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), shown) {
+		t.Errorf("the README lacks\n%s", shown)
+	}
+}
