@@ -12,22 +12,23 @@ import (
 )
 
 func importCommand(e env) *cli.Command {
-	c := command(&cli.Command{
-		Name:      "import",
-		Usage:     "write the backends.yaml that does what an nginx.conf or haproxy.cfg does; stderr has a line for each word that can't be carried over",
-		ArgsUsage: "FILE",
-		Flags:     []cli.Flag{&cli.BoolFlag{Name: flagStrict, Usage: "fail, and write nothing, if anything can't be carried over"}},
-	})
-	c.Action = func(ctx *cli.Context) error {
-		switch ctx.NArg() {
-		case 0:
-			return errors.New("import: which file? sluice import /etc/nginx/nginx.conf, or a haproxy.cfg")
-		case 1:
-			return actionImport(e, ctx.Args().First(), ctx.Bool(flagStrict))
-		}
-		return afterFile(ctx)
+	return &cli.Command{
+		Name:            "import",
+		Usage:           "write the backends.yaml that does what an nginx.conf or haproxy.cfg does; stderr has a line for each word that can't be carried over",
+		ArgsUsage:       "FILE",
+		HideHelpCommand: true,
+		OnUsageError:    usageError,
+		Flags:           []cli.Flag{&cli.BoolFlag{Name: flagStrict, Usage: "fail, and write nothing, if anything can't be carried over"}},
+		Action: func(c *cli.Context) error {
+			switch c.NArg() {
+			case 0:
+				return errors.New("import: which file? An nginx.conf or haproxy.cfg, such as /etc/nginx/nginx.conf")
+			case 1:
+				return actionImport(e, c.Args().First(), c.Bool(flagStrict))
+			}
+			return fmt.Errorf("import: unexpected argument %q, it takes one file", c.Args().Get(1))
+		},
 	}
-	return c
 }
 
 // actionImport writes the notes, and the file unless there is none, or strict

@@ -70,20 +70,6 @@ func strayArgument(c *cli.Context) error {
 	return fmt.Errorf("%s: unexpected argument %q, it takes none", name, arg)
 }
 
-// afterFile says what stands behind the file of `sluice import`.
-func afterFile(c *cli.Context) error {
-	name, arg := c.Command.Name, c.Args().Get(1)
-	flags := flagNames(c.Command.Flags)
-	word := strings.TrimLeft(arg, "-")
-	if strings.HasPrefix(arg, "-") {
-		if slices.Contains(flags, word) {
-			return fmt.Errorf("%s: %s goes before the file: sluice %s %s %s", name, arg, name, arg, c.Args().First())
-		}
-		return flagError(name, flags, arg)
-	}
-	return fmt.Errorf("%s: unexpected argument %q, it takes one file", name, arg)
-}
-
 const undefined = "flag provided but not defined: "
 
 // badValue is how the flag package words a value that can't be parsed.
