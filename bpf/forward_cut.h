@@ -71,8 +71,9 @@ static __always_inline bool quiet(struct __sk_buff *skb, const struct packet *p,
 static __always_inline bool reached(const struct flow_watch *w, __u32 side, const struct look *l,
                                     __u64 now)
 {
+	/* What was raised on another CPU meanwhile was after now. */
 	return !rule_reached || w->in[side & 1] == l->rcv_nxt ||
-	       now - w->raised[side & 1] > SETTLED;
+	       (__s64)(now - w->raised[side & 1]) > (__s64)SETTLED;
 }
 
 /* The numbers of a side from which forwarding goes on. */
@@ -107,18 +108,20 @@ static __always_inline __u32 flags_of(__u32 side, const struct look *mine)
 	return (FIN_CLIENT | FINACK_CLIENT) << side | (side == BACKEND ? FIRST_FIN_BACKEND : 0);
 }
 
-/* Whether an end has sent this since the flow was registered. Then what it sent before is
- * with its socket, or in what was left to it since: a packet that passed here before there
- * was a key may be on its way up still, on another CPU, and nothing else knows of it. An
- * end that is sent nothing tells it by time.
+/* Whether a packet tells that what its end sent before the flow was registered is with our
+ * socket, or in what was left to it since. One that passed here before there was a key may
+ * be on its way up still, on another CPU, and nothing else knows of it: the answer to what
+ * was written a moment ago, above all. Not so if this one brings more, or acknowledges what
+ * was written since. An end that neither sends nor is sent anything tells it by time.
  */
-static __always_inline bool sent_since(const struct flow_watch *w, const struct packet *p,
-                                       __u32 side, __u32 end, __u64 now)
+static __always_inline bool tells(const struct flow_watch *w, const struct packet *p, __u32 side,
+                                  __u32 end, __u64 now)
 {
+	__s32 more = end - *(volatile __u32 *)&w->in[side & 1];
+
 	if ((__s64)(now - w->since) > (__s64)ARRIVED)
 		return true;
-	return p->flags & ACK && (__s32)(p->ack - w->wrote[side & 1]) > 0 &&
-	       (__s32)(end - *(volatile __u32 *)&w->in[side & 1]) >= 0; /* not sent again */
+	return p->flags & ACK && (more > 0 || (!more && (__s32)(p->ack - w->wrote[side & 1]) > 0));
 }
 
 /* Counts a packet of a flow whose sockets have it, and decides whether it is the
@@ -136,7 +139,7 @@ static __always_inline bool watch(struct __sk_buff *skb, const struct packet *p,
 		return false;
 	if (p->flags & FIN)
 		end++;
-	if (!(rec->flags & seen) && sent_since(w, p, side, end, now))
+	if (!(rec->flags & seen) && tells(w, p, side, end, now))
 		__sync_fetch_and_or(&rec->flags, seen);
 	if (*(volatile __u32 *)&rec->state == ARMED && (p->flags & (SYN | RST | ACK)) == ACK &&
 	    (!rule_both_seen ||

@@ -31,7 +31,7 @@ enum flow_state {
 
 /* Flags of a record. The program sets those that tell what it saw. */
 enum flow_flags {
-	SEEN_CLIENT = 1 << 0, /* a packet sent since registering; SEEN_CLIENT << side */
+	SEEN_CLIENT = 1 << 0, /* a packet since registering that tells; SEEN_CLIENT << side */
 	SEEN_BACKEND = 1 << 1,
 	FIN_CLIENT = 1 << 2, /* its end of stream has been seen */
 	FIN_BACKEND = 1 << 3,

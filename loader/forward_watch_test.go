@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/bpf"
+	"sluice/internal/mono"
 )
 
 // While the sockets have a flow's packets, what they may have got is kept, and
@@ -101,14 +100,10 @@ func TestForwardNeedsBothSides(t *testing.T) {
 }
 
 // A packet that a side may have sent before the flow was registered tells nothing: another
-// of that time may be on its way to its socket still. One that acknowledges what was written
-// since does, and time.
+// of that time may be on its way to its socket still. One that brings more does, or that
+// acknowledges what was written since, and time.
 func TestForwardNeedsNews(t *testing.T) {
-	var at unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &at); err != nil {
-		t.Fatal(err)
-	}
-	now := uint64(at.Nano())
+	now := uint64(mono.New().Now())
 	const long = uint64(time.Minute)
 	inLab(t, func(t *testing.T, l *lab) {
 		for side := range 2 {
@@ -128,7 +123,10 @@ func TestForwardNeedsNews(t *testing.T) {
 				{"acknowledges some, before a wrap", s.ack - 1<<30, s.seq, now + long, nil, true},
 				{"says nothing of that", s.ack - 1, s.seq, now + long, func(s *segment) { s.flags = psh }, false},
 				{"was sent again", s.ack - 1, s.seq + 1, now + long, nil, false},
-				{"brings more than came so far", s.ack - 1, s.seq - 1, now + long, nil, true},
+				{"brings more than came so far", s.ack, s.seq, now + long, payload(1), true},
+				{"brings more after a gap", s.ack, s.seq - 500, now + long, payload(1), true},
+				{"brings what came", s.ack, s.seq, now + long, edits(payload(10), seqBy(-10)), false},
+				{"ends its stream", s.ack, s.seq, now + long, empty(fin | ack), true},
 				{"comes long after", s.ack, s.seq, now - long, nil, true},
 			} {
 				r := l.record()

@@ -148,3 +148,41 @@ func TestSelftestOffloadFailsWhenBroken(t *testing.T) {
 		})
 	}
 }
+
+// What was left to a socket and hasn't reached it is waited for, also if another CPU left it
+// after the packet came that would be the first forwarded one; after a second it is taken
+// for lost, or forged.
+func TestCutAwaitsWhatIsUnderWay(t *testing.T) {
+	needForward(t)
+	for _, c := range []struct {
+		name string
+		ago  time.Duration
+		cut  bool
+	}{
+		{"left just now", -time.Minute, false},
+		{"left long ago", 2 * time.Second, true},
+	} {
+		for side, name := range []string{"client", "backend"} {
+			t.Run(c.name+", from the "+name, func(t *testing.T) {
+				t.Parallel()
+				fault := offloadFault{patience: time.Minute, at: func(moment string, o *offloadTest, slot uint32) {
+					if moment != "registered" || o.step != "cut" {
+						return
+					}
+					var w bpf.ForwardFlowWatch
+					must(t, 0, o.f.objs.Watches.Lookup(slot, &w))
+					w.In[side] += 1 << 24 // more than is sent
+					w.Raised[side] = uint64(mono.New().Now() - int64(c.ago))
+					w.Since = 0 // long ago: that both sides have been seen isn't what is tried
+					must(t, 0, o.f.objs.Watches.Put(slot, &w))
+				}}
+				report, err := selftestOffload(context.Background(), zerolog.Nop(), fault)
+				if c.cut {
+					must(t, 0, err)
+				} else if f := report.Failed(); f == nil || f.Name != "cut" {
+					t.Errorf("failed step is %+v, %v", f, err)
+				}
+			})
+		}
+	}
+}
