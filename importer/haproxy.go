@@ -148,19 +148,21 @@ func haproxyTime(s string) (time.Duration, bool) {
 
 // global carries over what the process as a whole has.
 func (h *haproxy) global(l hline) {
+	const bad = "is nothing that HAProxy and sluice take here; the default is used"
 	switch l.words[0] {
 	case "nbthread":
-		if n, ok := count(l.word(1), 1, 1024); ok {
-			h.out.eventLoops = n
-			return
+		if !set(&h.out.eventLoops, l.word(1), 1, 1024) {
+			h.say(l.at, l.String(), bad)
 		}
 	case "hard-stop-after":
 		if t, ok := haproxyTime(l.word(1)); ok && t > 0 {
 			h.out.drainTimeout = &t
-			return
+		} else {
+			h.say(l.at, l.String(), bad)
 		}
+	default:
+		h.unknown(l)
 	}
-	h.unknown(l)
 }
 
 // frontend makes the listeners of a frontend or listen section.
@@ -227,7 +229,11 @@ func (h *haproxy) settings(l *listener, s *hsection, b *hbackend) {
 		l.maxConns = least(l.maxConns, n)
 	}
 	if m := s.last("backlog"); m != nil && l.backlog == 0 {
-		l.backlog, _ = count(m.word(1), 1, 1<<31-1)
+		n, ok := count(m.word(1), 1, 1<<31-1)
+		if !ok {
+			h.say(m.at, m.String(), "is no backlog that sluice takes")
+		}
+		l.backlog = n
 	}
 	l.keepalive = h.keepalive(s, b.s)
 }
@@ -264,6 +270,8 @@ func (h *haproxy) keepalive(front, back *hsection) time.Duration {
 		if l := side.s.last(side.name + "-idle"); l != nil {
 			if v := h.time(*l, l.word(1)); v >= time.Second && v <= 32767*time.Second {
 				t = v
+			} else {
+				h.say(l.at, l.String(), "is no idle time that the kernel takes, from 1s to 32767s; 2h is used")
 			}
 		}
 		if idle == 0 || t < idle {

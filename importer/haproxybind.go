@@ -20,6 +20,9 @@ func (h *haproxy) bind(l hline) []*front {
 			h.say(l.at, "bind "+s, why)
 			continue
 		}
+		if f.local {
+			h.say(l.at, "bind "+s, localhost)
+		}
 		all = append(all, f)
 	}
 	return all
@@ -65,7 +68,7 @@ func (h *haproxy) bindOptions(l hline) (o frontOptions, six string, ok bool) {
 			i = h.value(l, i, ok)
 		case "tcp-ut":
 			o.deadPeer, ok = haproxyTime(value)
-			if o.deadPeer > 596*time.Hour {
+			if o.deadPeer < time.Millisecond || o.deadPeer > 596*time.Hour {
 				o.deadPeer, ok = 0, false
 			}
 			i = h.value(l, i, ok)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/config"
 )
@@ -34,7 +35,7 @@ func (h *haproxy) checks(b *hbackend, servers []*hserver) {
 	}
 	c := &check{kind: "tcp", interval: first.inter, rise: first.rise, fall: first.fall, port: first.port, close: first.close}
 	c.timeout = c.interval
-	if t := h.timeout(b.s, "check"); t > 0 {
+	if t := h.timeout(b.s, "check"); t >= time.Millisecond {
 		c.timeout = min(t, c.interval)
 	}
 	if first.send != "" && (!first.elsewhere || first.checkSend) {
@@ -135,8 +136,11 @@ func (h *haproxy) httpCheck(s *hsection, l hline, c *check) {
 	}
 	if len(l.words) > 4 {
 		_, header, _ := strings.Cut(strings.Join(l.words[4:], " "), "\r\n")
-		if host, ok := strings.CutPrefix(strings.ToLower(header), "host:"); ok {
-			c.host = strings.TrimSpace(host)
+		host, ok := strings.CutPrefix(strings.ToLower(header), "host:")
+		c.host = strings.TrimSpace(host)
+		if header != "" && !ok || singleLine(c.host) != c.host {
+			h.say(l.at, l.String(), "a check of sluice has no headers of one's choice but host")
+			c.host = ""
 		}
 	}
 	methodAt := l
@@ -161,9 +165,6 @@ func (h *haproxy) httpCheck(s *hsection, l hline, c *check) {
 		h.say(l.at, l.String(), "is no path; / is used")
 		c.path = "/"
 	}
-	if singleLine(c.host) != c.host {
-		c.host = ""
-	}
 }
 
 // httpSend takes `http-check send [meth M] [uri U] [ver V] [hdr N V]... [body B]`.
@@ -180,7 +181,7 @@ func (h *haproxy) httpSend(l hline, c *check) (method string) {
 			i++
 		case "hdr":
 			if strings.EqualFold(l.word(i+1), "host") {
-				c.host = l.word(i + 2)
+				c.host = singleLine(l.word(i + 2))
 			} else {
 				h.say(l.at, "http-check send ... hdr "+l.word(i+1), "a check of sluice has no headers of one's choice but host")
 			}

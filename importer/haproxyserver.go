@@ -189,22 +189,22 @@ func (h *haproxy) serverValue(s *hserver, l hline, i int) int {
 			s.b.weight = n
 		}
 	case "maxconn":
-		s.b.maxConns, ok = count(v, 0, 1<<31-1)
+		ok = set(&s.b.maxConns, v, 0, 1<<31-1)
 	case "slowstart":
 		s.b.slowStart, ok = haproxyTime(v)
 	case "inter":
-		s.inter, ok = haproxyTime(v)
-		if s.inter == 0 {
-			s.inter, ok = 2*time.Second, false
+		var t time.Duration
+		if t, ok = haproxyTime(v); t >= time.Millisecond {
+			s.inter = t
+		} else {
+			ok = false
 		}
 	case "rise":
-		s.rise, ok = count(v, 1, 1000)
-		s.rise = max(s.rise, 1)
+		ok = set(&s.rise, v, 1, 1000)
 	case "fall":
-		s.fall, ok = count(v, 1, 1000)
-		s.fall = max(s.fall, 1)
+		ok = set(&s.fall, v, 1, 1000)
 	case "port":
-		s.port, ok = count(v, 1, 65535)
+		ok = set(&s.port, v, 1, 65535)
 		s.elsewhere = true
 	case "on-marked-down":
 		s.close = v == "shutdown-sessions"
@@ -220,6 +220,15 @@ func (h *haproxy) serverValue(s *hserver, l hline, i int) int {
 		return i
 	}
 	return h.value(l, i, ok)
+}
+
+// set reads a number from least to most into a value that stays if it isn't one.
+func set(into *int, s string, least, most int64) bool {
+	n, ok := count(s, least, most)
+	if ok {
+		*into = n
+	}
+	return ok
 }
 
 func why(words map[string]string, word string) string {

@@ -11,9 +11,10 @@
 // that ends with an escaped backslash swallows the file's rest, a NUL byte ends
 // the file without an error, `\;` ends a directive, `#` within Lua hides the
 // closing brace, and some megabytes of `a{` overflow the stack, which ends a Go
-// process. For haproxy.cfg, github.com/haproxytech/config-parser keeps no line
-// numbers, which each Note needs, and is a thousand types for the thirty words
-// that are carried over; a haproxy.cfg is words on lines (haproxylex.go).
+// process. Of haproxy.cfg, github.com/haproxytech/config-parser (now a part of
+// client-native) keeps values and comments but no line numbers, which each Note
+// needs, and groups a section's lines by keyword, so that their order is lost; such a
+// file is words on lines (haproxylex.go).
 package importer
 
 import (
@@ -93,7 +94,7 @@ type work struct {
 
 // say adds a note, once.
 func (w *work) say(at place, what, why string) {
-	n := Note{at.file, at.line, printable(what), why}
+	n := Note{at.file, at.line, printable(strings.TrimSpace(what)), why}
 	if !w.told[n] {
 		w.told[n] = true
 		w.notes = append(w.notes, n)
@@ -116,7 +117,7 @@ func (w *work) sorted() []Note {
 }
 
 func fail(at place, what, why string) *Error {
-	return &Error{Note{at.file, at.line, printable(what), why}}
+	return &Error{Note{at.file, at.line, printable(strings.TrimSpace(what)), why}}
 }
 
 // printable is s for a line of a terminal: 100 bytes at most, with what isn't

@@ -23,6 +23,7 @@ type front struct {
 	first, last int    // ports; 0 for a path
 	path        string // of a unix socket
 	both        bool   // [::] takes IPv4, too
+	local       bool   // localhost, which may be more than 127.0.0.1
 	options     frontOptions
 	at          place
 	said        string
@@ -37,12 +38,17 @@ type frontOptions struct {
 	maxConns  int
 }
 
+const localhost = "taken as 127.0.0.1; if the name is [::1] here, too, that needs an address of its own"
+
 // listenOf reads a listen of nginx. nil: it isn't carried over, and that is told.
 func (x *nginx) listenOf(c *context, d *directive) *front {
 	f := &front{at: d.at, said: d.String()}
 	if why := f.address(d.arg(0), c.http); why != "" {
 		x.lose(d, why)
 		return nil
+	}
+	if f.local {
+		x.lose(d, localhost)
 	}
 	for _, o := range d.args[min(1, len(d.args)):] {
 		name, v := option(o)
@@ -137,7 +143,7 @@ func (f *front) hostAndPorts(host, ports string) (why string) {
 		f.host = ""
 		return ""
 	case "localhost":
-		f.host = "127.0.0.1"
+		f.host, f.local = "127.0.0.1", true
 		return ""
 	}
 	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))

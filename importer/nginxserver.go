@@ -3,6 +3,7 @@
 package importer
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -25,6 +26,9 @@ func (x *nginx) server(c *context, d *directive) error {
 	}
 	if why := refused(s); why != nil {
 		x.lose(why, refusal(why)+"; this server is left out")
+		if s.words[why.name] == nil { // of stream{}, for all its servers
+			x.say(d.at, "server", fmt.Sprintf("left out for the %s of line %d", why.name, why.at.line))
+		}
 		return nil
 	}
 	pass := last(s.words["proxy_pass"])

@@ -84,10 +84,13 @@ func number(s string) (int64, bool) {
 	return int64(n), err == nil && !strings.HasPrefix(s, "+")
 }
 
-// count reads a number from least to most.
+// count reads a number from least to most; it is 0 if it isn't one.
 func count(s string, least, most int64) (int, bool) {
 	n, ok := number(s)
-	return int(n), ok && n >= least && n <= most
+	if !ok || n < least || n > most {
+		return 0, false
+	}
+	return int(n), true
 }
 
 // option splits name=value.
