@@ -14,8 +14,8 @@ import (
 )
 
 // fit leaves out what sluice refuses to have in one file: addresses that can't
-// be listened on beside each other, backends that lead back to a listener, and
-// what is then without a backend or an address. What is refused is asked of
+// be listened on beside each other, backends that lead back to a listener, routes
+// that no call takes, and what is then without a backend or an address. What is refused is asked of
 // sluice's own reader, with a file of addresses only, until it has nothing to
 // say against it.
 func (w *work) fit(source string) error {
@@ -46,7 +46,7 @@ type skeleton struct {
 	names map[string]string // of its pools and listeners: what they are really called
 }
 
-// item is an address in a skeleton.
+// item is an address or a route in a skeleton.
 type item struct {
 	at   place
 	what string
@@ -89,6 +89,13 @@ func (w *work) skeleton() *skeleton {
 		s.add("    listen:")
 		for j, a := range l.listen {
 			s.items[s.add("      - %s", text(a))] = item{l.at, "listen " + a, func() { l.listen[j] = "" }}
+		}
+		if len(l.routes) > 0 {
+			s.add("    protocol: grpc")
+			s.add("    routes:")
+		}
+		for j, r := range l.routes {
+			s.items[s.add("      - {methods: [%s], pool: %s}", text(r.method), index[r.pool])] = item{r.at, "location " + r.method, func() { l.routes[j].gone = true }}
 		}
 	}
 	return s
@@ -149,8 +156,8 @@ func (w *work) prune() {
 		was := strings.Join(l.listen, " ")
 		l.listen = slices.DeleteFunc(l.listen, func(a string) bool { return a == "" })
 		l.routes = slices.DeleteFunc(l.routes, func(r route) bool {
-			if len(r.pool.backends) > 0 {
-				return false
+			if r.gone || len(r.pool.backends) > 0 {
+				return r.gone
 			}
 			w.say(r.at, r.method, "no backend of its pool is carried over, so the route isn't")
 			return true

@@ -88,6 +88,7 @@ type route struct {
 	method string
 	pool   *pool
 	at     place
+	gone   bool // left out
 }
 
 // pools are those that a listener hands sessions to.

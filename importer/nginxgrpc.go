@@ -205,7 +205,7 @@ func (x *nginx) routes(c *context, all []location) (main *pool, routes []route) 
 		if p.direct {
 			p.named = true
 		}
-		routes = append(routes, route{method, p, l.d.at})
+		routes = append(routes, route{method: method, pool: p, at: l.d.at})
 	}
 	if main == nil && len(routes) > 0 {
 		main = routes[len(routes)-1].pool

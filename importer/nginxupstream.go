@@ -149,6 +149,10 @@ func (x *nginx) peer(u *upstream, p *pool, d *directive) {
 	}
 	if service != "" {
 		b.srv, b.address = serviceName(service, b.address), ""
+		if a, err := config.ParseBackend(b.srv); err != nil || a.Name != b.srv {
+			x.lose(d, "makes no name that SRV records could have; left out")
+			return
+		}
 	} else if a, why := backendAddress(b.address, u.http); why != "" {
 		x.lose(d, why+"; left out")
 		return

@@ -186,7 +186,7 @@ func (w *writer) listener(l *listener) {
 	} else {
 		w.key("pool", text(l.pool.name))
 	}
-	if l.routes != nil {
+	if len(l.routes) > 0 {
 		w.line("routes:")
 		for _, r := range l.routes {
 			w.each(func() { w.line(fmt.Sprintf("{methods: [%s], pool: %s}", text(r.method), quotedText(r.pool.name))) })
