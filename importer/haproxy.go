@@ -15,6 +15,8 @@ type haproxy struct {
 	words    map[string]string
 }
 
+const onlyTCP = "mode http: sluice balances connections, of mode tcp only"
+
 // hbackend is a backend, or the half of a listen section that is one.
 type hbackend struct {
 	s     *hsection
@@ -48,7 +50,9 @@ func (w *work) haproxy(path, src string) error {
 			switch {
 			case b.pool != nil:
 				w.out.pools = append(w.out.pools, b.pool)
-			case s.kind == "backend" && s.tcp():
+			case s.kind == "backend" && !s.tcp():
+				w.say(s.at, "backend "+s.name, onlyTCP)
+			case s.kind == "backend":
 				w.say(s.at, "backend "+s.name, "no frontend that is carried over has it as its default_backend")
 			}
 		}
@@ -64,11 +68,13 @@ func (h *haproxy) section(s *hsection) {
 		}
 	case "defaults", "backend": // read where they are used
 	case "frontend", "listen":
-		if !s.tcp() {
-			h.say(s.at, s.kind+" "+s.name, "mode http: sluice balances connections, of mode tcp only")
-			return
+		switch b := h.backends[s.name]; {
+		case s.kind == "listen" && b.s != s: // told
+		case !s.tcp():
+			h.say(s.at, s.kind+" "+s.name, onlyTCP)
+		default:
+			h.frontend(s)
 		}
-		h.frontend(s)
 	default:
 		h.say(s.at, strings.TrimSpace(s.kind+" "+s.name), "has no counterpart in sluice")
 	}
