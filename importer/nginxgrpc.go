@@ -100,8 +100,10 @@ func (x *nginx) grpcServer(c *context, d *directive, s *scope, list []*directive
 		l.idleTimeout = &idle
 		x.access(l, s)
 		x.headers(l, s)
-		if logs := s.all("access_log"); logs != nil && logs[0].arg(0) != "off" {
-			x.lose(logs[0], "its format is one of http {}; sluice's own access log has a line for each RPC")
+		if d := s.last("access_log"); d != nil && d.arg(0) == "off" {
+			l.log = "off"
+		} else if d != nil {
+			x.lose(d, "a format of http {} has other variables; with access_log: at the top of sluice's file each RPC has a line")
 		}
 		for _, lc := range s.all("limit_conn") {
 			x.lose(lc, "in http {} it counts requests, sluice's limits count connections")
