@@ -27,7 +27,8 @@ demo: build     ## balances, edits and logs over loopback; no root, no configura
 
 test:           ## everything with the race detector; as root also what needs namespaces and BPF
 	@scripts/deps test
-	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) $$(go list ./... | grep -v /vmtest)
+	@# Those that take longest begin first: the others fit in beside them.
+	CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) $$(go list ./proxy ./e2e ./loader ./... | grep -v /vmtest)
 	cd bench && CGO_ENABLED=1 go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 	go test -timeout $(TESTTIMEOUT) $(VMFLAGS) ./vmtest/...
 
