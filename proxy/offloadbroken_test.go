@@ -15,6 +15,14 @@ import (
 	"sluice/internal/netrig"
 )
 
+// breakOffload takes a rule away before there is a session.
+func (r *rig) breakOffload(f offloadFault) {
+	r.engine.offload.Load().fault = f
+	for _, l := range r.engine.loops { // which see it from here on
+		l.call(func() {})
+	}
+}
+
 // TestOffloadWithoutRules: each situation comes out right, and wrong without the rule of
 // userspace that is for it. bpf/forward_rules.h has those of the program.
 func TestOffloadWithoutRules(t *testing.T) {
@@ -59,9 +67,8 @@ func TestOffloadWithoutRules(t *testing.T) {
 		t.Run(c.hazard, func(t *testing.T) {
 			for _, broken := range []bool{false, true} {
 				r := newRig(t, "offload", []string{serve(t, echo)}, c.option)
-				o := r.engine.offload.Load()
 				if broken {
-					o.fault = c.fault
+					r.breakOffload(c.fault)
 				}
 				cutUnheard := c.fault.noTakeBack
 				if cutUnheard {

@@ -55,8 +55,7 @@ func TestShortSessionsLeavePorts(t *testing.T) {
 	t.Run("without the rule", func(t *testing.T) {
 		onDatapath(t, "offload", func(t *testing.T, path string) {
 			r := newRig(t, path, []string{serve(t, echo)}, nil)
-			o := r.engine.offload.Load()
-			o.fault.everyPort = true
+			r.breakOffload(offloadFault{everyPort: true})
 			const crowd = 400
 			for range crowd {
 				c := r.dial()
@@ -64,7 +63,7 @@ func TestShortSessionsLeavePorts(t *testing.T) {
 				c.Close()
 			}
 			r.ended(crowd)
-			if n := o.Ports.(*countedPorts).all.Load(); n < crowd {
+			if n := r.engine.offload.Load().Ports.(*countedPorts).all.Load(); n < crowd {
 				t.Errorf("%d ports of ours taken for %d short sessions", n, crowd)
 			}
 		})
