@@ -24,8 +24,10 @@ const leastDeadPeer = 600 * time.Millisecond
 // nobody else asks them whether they are there.
 type peerWatch struct {
 	acked  [2]uint64 // of the bytes sent to it
-	since  [2]int64  // when that last changed, or when all was acknowledged
+	owes   [2]bool   // it hadn't acknowledged all
+	since  [2]int64  // when that last changed, if it owes some
 	probes [2]uint8  // in vain so far
+	asked  [2]int64  // when the last one was sent
 	next   [2]int64  // when the next one is due
 }
 
@@ -52,13 +54,22 @@ func (m *forwarder) probeIdle() int64 {
 	return int64(probeAfter)
 }
 
-// ignores is for how long a side has left bytes sent to it unacknowledged.
+// ignores is for how long a side has left bytes sent to it unacknowledged. What it is
+// found to owe for the first time was sent since the last look, or since the session
+// rests: not before the last packet that goes to it, for all that can be told.
 func (m *forwarder) ignores(side int, now int64) int64 {
 	w, from := &m.watch, 1-side
-	acked := m.rec.Delivered(from)
-	if acked != w.acked[side] || w.since[side] == 0 || !m.rec.Unacknowledged(from) {
-		w.acked[side], w.since[side] = acked, now
+	acked, owed := m.rec.Delivered(from), w.owes[side]
+	w.owes[side] = m.rec.Unacknowledged(from)
+	switch {
+	case !w.owes[side]:
+		w.since[side] = now
+	case !owed:
+		w.since[side] = min(now, m.rec.LastSeen(from))
+	case acked != w.acked[side]:
+		w.since[side] = now
 	}
+	w.acked[side] = acked
 	return now - w.since[side]
 }
 
@@ -71,6 +82,9 @@ func (m *forwarder) vanished(side int, now, idle int64) bool {
 		w.probes[side] = 0
 		return false
 	}
+	if m.rec.LastSeen(side) > w.asked[side] {
+		w.probes[side] = 0 // it has answered, though by now that is idle ago again
+	}
 	if w.probes[side] > 0 && now < w.next[side] {
 		return false
 	}
@@ -78,6 +92,7 @@ func (m *forwarder) vanished(side int, now, idle int64) bool {
 		return true
 	}
 	w.probes[side]++
+	w.asked[side] = now
 	w.next[side] = now + max(idle/10, int64(time.Second))
 	p := m.rec.ResetPoint(side)
 	if err := m.o.Raw.Probe(p.From, p.To, p.Acked-1, p.Ack); err != nil {

@@ -102,8 +102,8 @@ func TestLivePeer(t *testing.T) {
 		c := r.dial()
 		defer c.Close()
 		warm(t, c)
-		for range 2 {
-			time.Sleep(3500 * time.Millisecond)
+		for _, silence := range []time.Duration{3500 * time.Millisecond, 6500 * time.Millisecond} {
+			time.Sleep(silence)
 			warm(t, c)
 		}
 		c.Close()
